@@ -1,0 +1,1 @@
+"""Effects: the only place with credentials, the Docker socket and SQL."""

@@ -1,0 +1,1 @@
+"""Implementations of `workflows.ports`: methods of objects that hold their collaborators."""

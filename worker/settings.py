@@ -1,0 +1,54 @@
+"""Every setting of the product, read once at start from `GATEHOUSE_*` environment variables and handed down.
+
+Nothing below a composition root (`worker/main.py`, `api/app.py`, `api/cli.py`) reads the environment.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Defaults fit one machine: SQLite and a Temporal dev server, everything under `data`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEHOUSE_", env_nested_delimiter="__", frozen=True)
+
+    data: Path = Path(".gatehouse")
+    """State of this installation: databases, blobs, keys, logs, Temporal's file."""
+    home: Path | None = None
+    """The user's own `automations/`, `tools/` and `rules/`; searched after the built-in ones."""
+    database_url: str | None = None
+    """SQLAlchemy URL; SQLite under `data` when unset. PostgreSQL: `postgresql+psycopg://user@host/db`."""
+    temporal_address: str = "127.0.0.1:7233"
+    temporal_namespace: str = "default"
+    temporal_ui: str = "http://127.0.0.1:8233"
+    """Base address of the Temporal UI, for links only."""
+    api_host: str = "127.0.0.1"
+    api_port: int = 8080
+    docker_host: str | None = None
+    """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    practice_model_url: str | None = None
+    """Base URL of the practice model (no intelligence, fixed rules). Models `practice:*` exist only when this is set."""
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
+    anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
+    model_timeout_s: float = 60.0
+    """Wall clock for one model request attempt."""
+    log_level: str = "INFO"
+
+    @property
+    def sql_url(self) -> str:
+        """The URL in force."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data.resolve() / 'gatehouse.db'}"
+
+    @property
+    def blobs(self) -> Path:
+        """Content-addressed files: artifacts, tool programs, large payloads."""
+        return self.data / "blobs"
+
+    @property
+    def keys(self) -> Path:
+        """Private and public keys of this installation (mode 0700)."""
+        return self.data / "keys"

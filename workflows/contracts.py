@@ -1,0 +1,382 @@
+"""Everything that crosses the Temporal boundary of a run: input, result, state, questions, answers, records.
+
+Names and fields here are durable: add optional fields with defaults, never rename, never reshape. No
+`from __future__ import annotations` in this module: the payload converter reads real annotations.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policies.decision import Decision, GateRequest, Principal
+from tools.contract import JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Wire
+from workflows.spec import AutomationSpec
+
+# ---------------------------------------------------------------- durable names
+
+WORKFLOW = "AutomationWorkflow"
+UPDATE_ANSWER = "answer"
+QUERY_STATE = "state"
+QUEUE_RUNS = "gatehouse-runs"
+QUEUE_MODELS = "gatehouse-models"
+QUEUE_SANDBOX = "gatehouse-sandbox"
+
+SA_AUTOMATION = "GatehouseAutomation"  # Keyword
+SA_TENANT = "GatehouseTenant"  # Keyword
+SA_PHASE = "GatehousePhase"  # Keyword
+SA_RUNG = "GatehouseRung"  # Keyword
+SA_APPROVERS = "GatehouseApprovers"  # KeywordList
+SA_DEADLINE = "GatehouseDeadline"  # Datetime: the next approval deadline
+
+
+class Phase(StrEnum):
+    """Where a run stands. The last three are final."""
+
+    QUEUED = "queued"
+    WORKING = "working"
+    AWAITING_APPROVAL = "awaiting_approval"
+    AWAITING_HUMAN = "awaiting_human"
+    """Handed over: a person must finish the job."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen in the run."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+class Rung(StrEnum):
+    """Which step of the degrade ladder produced (or is working on) the result."""
+
+    MODEL = "model"
+    FALLBACK_MODEL = "fallback_model"
+    RULES = "rules"
+    HUMAN = "human"
+
+
+# ---------------------------------------------------------------- run
+
+
+class FileRef(Wire):
+    """An uploaded input file: staged read-write under `in/<name>` of the workspace."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class Carried(Wire):
+    """What one continued part hands to the next (between two model requests, when no question is open)."""
+
+    part: int
+    messages_json: str
+    """pydantic-ai message history, as its own adapter writes it."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    steps: int = 0
+    tool_calls: int = 0
+    cost_microusd: int = 0
+    worked_s: float = 0.0
+    model_index: int = 0
+    call_ids: tuple[str, ...] = ()
+
+
+class RunRequest(Wire):
+    """Input of AutomationWorkflow: the whole definition by value, so that an in-flight run keeps its version."""
+
+    run_id: str
+    """Equals the workflow id."""
+    principal: Principal
+    automation: AutomationSpec
+    inputs: JsonObject
+    files: tuple[FileRef, ...] = ()
+    answer_keys: dict[str, str]
+    """Key id -> base64 Ed25519 public key: the only keys whose signed answers this run accepts."""
+    carried: Carried | None = None
+
+
+class ArtifactRef(Wire):
+    """A file the run left under `out/` of its workspace, kept in the blob store."""
+
+    name: str
+    sha256: str
+    size: int
+    media_type: str
+
+
+class RunResult(Wire):
+    """How a run ended."""
+
+    phase: Phase
+    rung: Rung
+    output: JsonObject | None = None
+    failure: str | None = None
+    """Why it did not succeed, for people."""
+    model: str | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
+    steps: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_microusd: int | None = None
+    """Millionths of a dollar; None when a model used has no known price."""
+    degraded: tuple[str, ...] = ()
+    """Why each higher rung gave up, in order."""
+
+
+class CallState(Wire):
+    """One call as the state query shows it."""
+
+    id: str
+    tool: str
+    verdict: str | None = None
+    outcome: Outcome | None = None
+
+
+class RunState(Wire):
+    """Answer of the `state` query: enough to draw a live page without decoding history."""
+
+    phase: Phase
+    rung: Rung
+    model: str | None
+    steps: int
+    calls: tuple[CallState, ...]
+    waiting: tuple["ApprovalRequest", ...]
+
+
+# ---------------------------------------------------------------- questions and answers
+
+
+class Question(StrEnum):
+    """What a human is asked."""
+
+    CALL = "call"
+    """May this call run? approve | approve with edited arguments | deny."""
+    UNKNOWN_OUTCOME = "unknown_outcome"
+    """A call that may not be repeated ended without a known outcome. approve = run it once more; deny = leave it."""
+    HANDOVER = "handover"
+    """Every machine rung gave up. approve with `output` = the job's result; deny = give the run up."""
+
+
+class ApprovalRequest(Wire):
+    """A pending question. Workflow state is the truth; the store's row is a list for people."""
+
+    id: str
+    """`<run_id>.<n>`, n counting from 1 in the run."""
+    run_id: str
+    question: Question
+    tenant: str
+    automation: str
+    requester: str
+    """Principal id of the run's requester, who may not answer."""
+    call: ToolCall | None = None
+    tool_version: str | None = None
+    effect: str | None = None
+    digest: str
+    """arguments_digest of the call, or of the question itself where there is no call."""
+    rule: str = ""
+    reason: str = ""
+    policy_version: str = ""
+    approvers: str
+    """Role needed to answer."""
+    requested_at: datetime
+    deadline: datetime
+
+
+class ApprovalState(StrEnum):
+    """Where a question stands; everything but pending and frozen is final."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FROZEN = "frozen"
+
+
+class ApprovalAnswer(Wire):
+    """What one human said, signed by the API. The signature covers every other field (see policies.approval)."""
+
+    approval_id: str
+    run_id: str
+    verdict: Literal["approve", "deny"]
+    digest: str
+    """The digest the person saw; must equal the pending question's."""
+    edited_arguments: JsonObject | None = None
+    output: JsonObject | None = None
+    """Only for a hand-over: the job's result."""
+    principal: Principal
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    answered_at: datetime
+    expires_at: datetime
+    """The signed answer is worthless after this moment (minutes)."""
+    key_id: str
+    signature: str = ""
+    """base64 Ed25519."""
+
+
+class AnswerRefused(StrEnum):
+    """Typed reasons for which an answer has no effect: ApplicationError.type of a rejected update."""
+
+    NOT_FOUND = "not_found"
+    ALREADY_DECIDED = "already_decided"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    ARGS_CHANGED = "args_changed"
+    SELF_APPROVAL = "self_approval"
+    NOT_AN_APPROVER = "not_an_approver"
+    BAD_SIGNATURE = "bad_signature"
+    INVALID_ARGUMENTS = "invalid_arguments"
+
+
+class AnswerAccepted(Wire):
+    """Result of the `answer` update."""
+
+    approval_id: str
+    state: ApprovalState
+
+
+# ---------------------------------------------------------------- activity payloads
+
+
+class RunRef(Wire):
+    """Which run a record belongs to."""
+
+    run_id: str
+    tenant: str
+    automation: str
+
+
+class RunOpened(Wire):
+    """`run.open`: the run starts working."""
+
+    run: RunRef
+    principal: Principal
+    automation_version: str
+    automation_digest: str
+    inputs_digest: str
+    files: tuple[FileRef, ...]
+    answer_keys: dict[str, str]
+
+
+class CallOpened(Wire):
+    """`call.open`: record the intent (first pass) and ask the gate. One payload per pass of one call."""
+
+    run: RunRef
+    call: ToolCall
+    digest: str
+    request: GateRequest
+    asked_by: Literal["model", "rules"]
+    gate_pass: int
+    """0 first, then +1 each time the gate is asked again (edited arguments; right before running)."""
+
+
+class CallRefused(Wire):
+    """`call.close`: the recorded outcome of a call that did not end inside the sandbox activity."""
+
+    run: RunRef
+    key: str
+    """Idempotency key `workflow_id/first_execution_run_id/tool_call_id`."""
+    call_id: str
+    tool: str
+    result: ToolResult
+
+
+class ToolRun(Wire):
+    """`tool.run`, on the sandbox queue: run this call once, in a box, and record its outcome."""
+
+    run: RunRef
+    key: str
+    call: ToolCall
+    digest: str
+    """Of the arguments the gate allowed; compared again before anything runs."""
+    tool: ToolSpec
+    rule: str
+    generation: int = 1
+    """Raised by a human who orders a call of unknown outcome to run once more."""
+
+
+class WorkspaceOpened(Wire):
+    """`workspace.open`: the run needs its volume with these files staged."""
+
+    run: RunRef
+    files: tuple[FileRef, ...]
+
+
+class ApprovalClosed(Wire):
+    """`approval.close`: how a question ended."""
+
+    run: RunRef
+    approval_id: str
+    state: ApprovalState
+    answer: ApprovalAnswer | None = None
+
+
+class ModelRequested(Wire):
+    """`model.record`: one model request that was answered or failed."""
+
+    run: RunRef
+    step: int
+    """Counts model requests of the run from 1, failed ones included."""
+    model: str
+    prompt_digest: str
+    outcome: Literal["answered", "failed"]
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_microusd: int | None = None
+    failure: str | None = None
+
+
+class RungChanged(Wire):
+    """`rung.record`: the run degrades."""
+
+    run: RunRef
+    index: int
+    from_rung: Rung
+    to_rung: Rung
+    reason: str
+
+
+class RulesAsked(Wire):
+    """`rules.next`: what do the automation's fallback rules say now? Pure; evaluated on the worker, its answer recorded."""
+
+    automation: AutomationSpec
+    inputs: JsonObject
+    files: tuple[str, ...]
+    failure: str
+    rule: str | None = None
+    """The rule chosen earlier; None asks for the first match."""
+    results: dict[str, JsonObject] = Field(default_factory=dict)
+    """Call id of the rule -> {"outcome": ..., "content": ..., "data": parsed JSON or null}."""
+
+
+class RulesAnswer(Wire):
+    """The next thing the chosen rule wants: a call, the answer, or nothing (go on to a human)."""
+
+    rule: str | None
+    call: ToolCall | None = None
+    """`id` is `<rule id>-<call id>`."""
+    call_id: str | None = None
+    """The rule-local id under which the result must be handed back."""
+    answer: JsonObject | None = None
+    problem: str | None = None
+    """Why a rule could not be followed (an expression failed, a call of it failed)."""
+
+
+class RunClosed(Wire):
+    """`run.close`: final record; counts the run's audit records so that omission shows."""
+
+    run: RunRef
+    result: RunResult
+
+
+__all__ = [
+    "AnswerAccepted", "AnswerRefused", "ApprovalAnswer", "ApprovalClosed", "ApprovalRequest", "ApprovalState",
+    "ArtifactRef", "CallOpened", "CallRefused", "CallState", "Carried", "Decision", "FileRef", "GateRequest",
+    "ModelRequested", "Phase", "Question", "RulesAnswer", "RulesAsked", "RunClosed", "RunOpened", "RunRef",
+    "RunRequest", "RunResult", "RunState", "Rung", "RungChanged", "ToolRun", "WorkspaceOpened",
+]  # fmt: skip
