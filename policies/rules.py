@@ -1,0 +1,224 @@
+"""Policy rules as typed data: what a person writes in `rules/*.yaml`, checked before anything is decided with it.
+
+A rule says who (roles, tenant), in which automation, may make which call (tools, effects), and the verdict. All rules
+of all files form one set: the strictest verdict that matches wins, whatever the order and the file. Rules only add up:
+a user's file can make the built-in policy stricter and can allow what nothing forbids, but loosens no built-in ask or
+deny.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from policies.decision import NO_RULE, Verdict
+from policies.glob import glob
+from policies.source import Document, Problem, SourceError, close_to, parse_as, read_document
+from tools.contract import Effect, Strict
+
+BUILT_IN = Path(__file__).parent / "rules"
+"""The built-in policy; always loaded first."""
+
+GATE_FAULT = "gate-fault"
+"""Rule id of a decision the gate could not take: something broke, so deny."""
+MALFORMED = "malformed-request"
+"""Rule id of a request whose names or sizes no honest request has: deny."""
+RESERVED = frozenset({NO_RULE, GATE_FAULT, MALFORMED, "sentinel"})
+
+ID_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
+ROLE_PATTERN = r"^[a-z][a-z0-9-]{0,47}$"
+GLOB_PATTERN = r"^[a-z0-9_*?-]{1,64}$"
+TENANT_PATTERN = r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$"
+MAX_ROLE_DEPTH = 8
+"""Casbin silently stops linking roles that inherit over more than 10 steps."""
+
+
+def _listed(value: object) -> object:
+    """One name may be written without the brackets of a list."""
+    return [value] if isinstance(value, str) else value
+
+
+RoleName = Annotated[str, Field(pattern=ROLE_PATTERN)]
+Glob = Annotated[str, Field(pattern=GLOB_PATTERN)]
+Globs = Annotated[tuple[Glob, ...], Field(min_length=1), BeforeValidator(_listed)]
+Word = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z_]{0,31})$")]
+
+
+class RuleError(SourceError):
+    """A rules file cannot be used; nothing of the policy is loaded. Names file, line, field, problem and remedy."""
+
+
+class Rule(Strict):
+    """One row of the policy. A glob is anchored: `*` stands for any characters, `?` for one."""
+
+    id: Annotated[str, Field(pattern=ID_PATTERN)]
+    """Shown in every decision this rule takes; unique over all files."""
+    roles: Annotated[tuple[RoleName | Literal["*"], ...], Field(min_length=1), BeforeValidator(_listed)]
+    """Matches a requester who holds any of these, directly or by inheritance; `*` matches everybody."""
+    tenant: Annotated[str, Field(pattern=TENANT_PATTERN)] = "*"
+    automations: Globs = ("*",)
+    tools: Globs = ("*",)
+    effects: Annotated[tuple[Effect, ...], Field(min_length=1), BeforeValidator(_listed)] = tuple(Effect)
+    """All effects unless named; a rule that allows must name them."""
+    verdict: Verdict
+    approvers: RoleName = "approver"
+    """Role a person needs to answer; only with `ask`."""
+    reason: Annotated[str, Field(max_length=500)] = ""
+    """Shown to the reviewer and to the model."""
+
+    @model_validator(mode="after")
+    def _says_what_it_means(self) -> "Rule":
+        if self.verdict is Verdict.ALLOW and "effects" not in self.model_fields_set:
+            raise ValueError("a rule that allows must name its `effects`")
+        if self.verdict is not Verdict.ASK and "approvers" in self.model_fields_set:
+            raise ValueError("`approvers` has a meaning only with `verdict: ask`")
+        if self.id in RESERVED:
+            raise ValueError(f"the id {self.id!r} is reserved")
+        return self
+
+
+class Right(Strict):
+    """One API right: holders of `roles` may do `actions` on `resource`. Rights only allow."""
+
+    id: Annotated[str, Field(pattern=ID_PATTERN)]
+    roles: Annotated[tuple[RoleName, ...], Field(min_length=1), BeforeValidator(_listed)]
+    resource: Word
+    actions: Annotated[tuple[Word, ...], Field(min_length=1), BeforeValidator(_listed)]
+
+
+class RulesFile(Strict):
+    """A rules file as written."""
+
+    apiVersion: Literal["gatehouse/v1"]  # noqa: N815  (the spelling people know from other YAML)
+    roles: dict[RoleName, tuple[RoleName, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
+    """Role -> roles it inherits. Every role named in a rule must stand here, in some file."""
+    rules: tuple[Rule, ...] = ()
+    rights: tuple[Right, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "RulesFile":
+        if not (self.roles or self.rules or self.rights):
+            raise ValueError("the file holds no `roles`, `rules` or `rights`")
+        return self
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """A whole policy: everything the engine compiles. An empty one is legal and denies everything."""
+
+    rules: tuple[Rule, ...] = ()
+    rights: tuple[Right, ...] = ()
+    roles: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Role and the roles it inherits, sorted."""
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Independent of the order of rows and files: what the version digest is taken over."""
+        return {
+            "roles": {name: list[JsonValue](sorted(inherited)) for name, inherited in self.roles},
+            "rules": [r.model_dump(mode="json") for r in sorted(self.rules, key=lambda r: r.id)],
+            "rights": [r.model_dump(mode="json") for r in sorted(self.rights, key=lambda r: r.id)],
+        }
+
+
+def rule_paths(home: Path | None) -> list[Path]:
+    """Where the policy of an installation lies: the built-in folder, then `<home>/rules` when there is one."""
+    own = home / "rules" if home else None
+    return [BUILT_IN, own] if own and own.is_dir() else [BUILT_IN]
+
+
+def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
+    """Read every `*.yaml`/`*.yml` under `paths` (files or folders) into one set.
+
+    `known_tools`: names of the installed tools; a pattern that fits none of them is an error (a typing error in a deny
+    rule would let calls through). Raises RuleError with everything wrong in the first bad file, or over all files;
+    a policy is loaded whole or not at all.
+    """
+    files = [(document := read_document(f, RuleError), parse_as(RulesFile, document, RuleError)) for f in _files(paths)]
+    problems: list[Problem] = []
+    roles: dict[str, tuple[str, ...]] = {}
+    ids: dict[str, str] = {}
+    for document, file in files:
+        for name, inherited in file.roles.items():
+            if name in roles:
+                problems.append(document.problem(("roles", name), f"the role {name!r} is declared twice", "keep one"))
+            roles[name] = inherited
+        for section, rows in (("rules", file.rules), ("rights", file.rights)):
+            for i, row in enumerate(rows):
+                at = f"{document.file}:{document.line((section, i, 'id'))}"
+                if row.id in ids:
+                    first = ids[row.id]
+                    problems.append(
+                        document.problem(
+                            (section, i, "id"), f"the id {row.id!r} is taken by {first}", "choose another id"
+                        )
+                    )
+                ids.setdefault(row.id, at)
+    for document, file in files:
+        problems += _unknown_names(document, file, roles, known_tools)
+        problems += _cycles(document, file, roles)
+    rules = tuple(rule for _, file in files for rule in file.rules)
+    if not rules and not problems:
+        where = ", ".join(str(p) for p in paths)
+        problems.append(
+            Problem(where, 0, "rules", "the policy holds no rule at all", "add a rule, or the built-in folder")
+        )
+    if problems:
+        raise RuleError(*problems)
+    return RuleSet(
+        rules=rules,
+        rights=tuple(right for _, file in files for right in file.rights),
+        roles=tuple(sorted(roles.items())),
+    )
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.suffix in {".yaml", ".yml"})
+        else:
+            found.append(path)  # a missing file is reported when it is read
+    return found
+
+
+def _unknown_names(
+    document: Document, file: RulesFile, roles: Collection[str], known_tools: Collection[str]
+) -> Iterable[Problem]:
+    def role(loc: tuple[int | str, ...], name: str) -> Iterable[Problem]:
+        if name != "*" and name not in roles:
+            yield document.problem(
+                loc, f"unknown role {name!r}", f"declare it under `roles:`, or {close_to(name, roles)}"
+            )
+
+    for name, inherited in file.roles.items():
+        for i, other in enumerate(inherited):
+            yield from role(("roles", name, i), other)
+    for i, right in enumerate(file.rights):
+        for j, name in enumerate(right.roles):
+            yield from role(("rights", i, "roles", j), name)
+    for i, rule in enumerate(file.rules):
+        for j, name in enumerate(rule.roles):
+            yield from role(("rules", i, "roles", j), name)
+        yield from role(("rules", i, "approvers"), rule.approvers)
+        for j, pattern in enumerate(rule.tools):
+            if not any(glob(tool, pattern) for tool in known_tools):
+                problem = f"no installed tool is called {pattern!r}"
+                if re.search(r"[*?]", pattern):
+                    problem = f"the pattern {pattern!r} fits no installed tool"
+                yield document.problem(("rules", i, "tools", j), problem, close_to(pattern, known_tools))
+
+
+def _cycles(document: Document, file: RulesFile, roles: dict[str, tuple[str, ...]]) -> Iterable[Problem]:
+    for name in file.roles:
+        level, depth = set(roles[name]), 1
+        while level and name not in level and depth <= MAX_ROLE_DEPTH:
+            level, depth = {r for held in level for r in roles.get(held, ())}, depth + 1
+        if name in level:
+            yield document.problem(("roles", name), f"the role {name!r} inherits itself", "break the circle")
+        elif level:
+            yield document.problem(
+                ("roles", name), f"inherits over more than {MAX_ROLE_DEPTH} steps", "inherit the far roles directly"
+            )
