@@ -1,0 +1,283 @@
+"""The Docker engine as the sandbox uses it: a narrow typed view, a bounded thread pool, one error for "not there".
+
+Runs on the sandbox worker and in set-up. Nothing here decides how a box looks; see `profile`.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+import docker
+import docker.errors
+import requests.exceptions
+from pydantic import JsonValue
+
+from tools.contract import JsonObject
+from worker.sandbox.docker_api import DockerApi
+
+T = TypeVar("T")
+
+LABEL_PREFIX: Final = "gatehouse."
+LABEL_OWNER: Final = "gatehouse.owner"
+LABEL_KIND: Final = "gatehouse.kind"
+LABEL_RUN: Final = "gatehouse.run"
+LABEL_CALL: Final = "gatehouse.call"
+LABEL_ATTEMPT: Final = "gatehouse.attempt"
+LABEL_DEADLINE: Final = "gatehouse.deadline"
+LABEL_PROCESS: Final = "gatehouse.process"
+
+# One request to the engine; generous, because a loaded engine answers `start` late. Not the deadline of a call.
+REQUEST_TIMEOUT_S: Final = 60.0
+
+
+class SandboxUnavailable(Exception):  # noqa: N818 - the name is the condition, as in the port's error type
+    """No box can be had: no engine answers, it refused our request, or it does not enforce what was asked.
+
+    `remedy` says what a person can do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} ({remedy})")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class NotFound(Exception):  # noqa: N818
+    """The engine does not know this container, volume or image."""
+
+
+class Conflict(Exception):  # noqa: N818
+    """The engine cannot do it in the object's present state (409)."""
+
+
+def connect(docker_host: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> DockerApi:
+    """A client of the engine at `docker_host`, by default `DOCKER_HOST`, then the local socket.
+
+    Raises SandboxUnavailable when nothing answers there.
+    """
+    address = docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    try:
+        return cast(
+            DockerApi,
+            docker.APIClient(base_url=address, version="auto", timeout=cast(int, timeout_s), max_pool_size=32),
+        )
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise _unreachable(error, address) from error
+
+
+def _unreachable(error: BaseException, address: str = "its address") -> SandboxUnavailable:
+    return SandboxUnavailable(
+        f"no Docker engine answers at {address}: {error}",
+        "start it (`dockerd` or `systemctl start docker`), join the group `docker`, or set GATEHOUSE_DOCKER_HOST",
+    )
+
+
+def translated(error: Exception) -> Exception:
+    """Our error for one of the SDK's; every other exception comes back as it is."""
+    if isinstance(error, docker.errors.NotFound):
+        return NotFound(str(error))
+    if isinstance(error, docker.errors.APIError):
+        explanation = str(cast(object, error.explanation) or error)
+        if error.status_code == 409:
+            return Conflict(explanation)
+        return SandboxUnavailable(f"the Docker engine refused: {explanation}", "see `gatehouse doctor`")
+    if isinstance(error, docker.errors.DockerException | requests.exceptions.RequestException | OSError):
+        return _unreachable(error)
+    return error
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What the engine says of itself; `gatehouse doctor` and the start-up check read it."""
+
+    version: str
+    api_version: str
+    architecture: str
+    """As uname says it: x86_64, aarch64."""
+    cgroup_version: str
+    seccomp: bool
+    userns: bool
+    apparmor: bool
+    runtimes: tuple[str, ...]
+
+    def missing(self) -> list[str]:
+        """What the box cannot do without and this engine does not offer; empty when it will do."""
+        problems: list[str] = []
+        if not self.seccomp:
+            problems.append("the kernel or engine has no seccomp filter")
+        if self.architecture not in ("x86_64", "aarch64"):
+            problems.append(f"no system call filter is written for {self.architecture}")
+        return problems
+
+
+class Engine:
+    """The engine for asyncio code: SDK calls run in a bounded pool of threads of its own.
+
+    The SDK connects on first use, so an Engine may be made while the engine is down; calls then raise
+    SandboxUnavailable, and work again once it is back.
+    """
+
+    def __init__(self, docker_host: str | None = None, *, threads: int = 16) -> None:
+        self._host = docker_host
+        self._api: DockerApi | None = None
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="docker")
+
+    async def call(self, work: Callable[[DockerApi], T]) -> T:
+        """Run `work` with the client in a pool thread. Raises NotFound, Conflict, SandboxUnavailable.
+
+        Cancelling the caller does not stop a request already sent: who creates something must be able to remove it
+        by a name chosen before.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, work)
+
+    def _work(self, work: Callable[[DockerApi], T]) -> T:
+        try:
+            if self._api is None:
+                self._api = connect(self._host)
+            return work(self._api)
+        except Exception as error:
+            ours = translated(error)
+            if ours is error:
+                raise
+            raise ours from error
+
+    async def facts(self) -> EngineFacts:
+        """Ask the engine what it is. Raises SandboxUnavailable."""
+        info, version = await self.call(lambda api: (api.info(), api.version()))
+        options = [str(option) for option in _list(info.get("SecurityOptions"))]
+
+        def has(name: str) -> bool:
+            return any(option == f"name={name}" or option.startswith(f"name={name},") for option in options)
+
+        runtimes = info.get("Runtimes")
+        return EngineFacts(
+            version=str(version.get("Version", "")),
+            api_version=str(version.get("ApiVersion", "")),
+            architecture=str(info.get("Architecture", "")),
+            cgroup_version=str(info.get("CgroupVersion", "")),
+            seccomp=has("seccomp"),
+            userns=has("userns"),
+            apparmor=has("apparmor"),
+            runtimes=tuple(sorted(runtimes)) if isinstance(runtimes, dict) else (),
+        )
+
+    async def open_stream(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of its own to the engine, upgraded by POST `path` to a raw byte stream.
+
+        Not one of the SDK's pooled connections: it must be possible to close it at any moment without waiting, since an
+        attach stream nobody reads blocks kill, inspect and remove of its container. Raises SandboxUnavailable.
+        """
+        version, base = await self.call(lambda api: (api.api_version, api.base_url))
+        reader, writer = await self._dial(base)
+        request = (
+            f"POST /v{version}{path} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            "Content-Length: 0\r\n\r\n"
+        )
+        try:
+            writer.write(request.encode())
+            await writer.drain()
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_TIMEOUT_S)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            writer.close()
+            raise _unreachable(error) from error
+        except BaseException:
+            writer.close()
+            raise
+        status = head.split(b"\r\n", 1)[0]
+        if b" 101 " not in status and b" 200 " not in status:
+            writer.close()
+            raise SandboxUnavailable(f"the Docker engine refused to attach: {status.decode(errors='replace')}", "retry")
+        return reader, writer
+
+    async def _dial(self, base: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = self._host or os.environ.get("DOCKER_HOST") or base
+        parts = urlsplit(address)
+        try:
+            # The SDK rewrites unix addresses to http+docker://, hence the default path here.
+            if parts.scheme in ("unix", "http+unix", "http+docker"):
+                path = parts.path if parts.scheme == "unix" and parts.path else "/var/run/docker.sock"
+                return await asyncio.open_unix_connection(path)
+            if parts.scheme in ("tcp", "http") and not os.environ.get("DOCKER_TLS_VERIFY"):
+                return await asyncio.open_connection(parts.hostname, parts.port or 2375)
+        except (OSError, socket.gaierror) as error:
+            raise _unreachable(error, address) from error
+        raise SandboxUnavailable(
+            f"a Docker engine at {parts.scheme}:// is not supported",
+            "use unix://, or tcp:// without TLS on a private network, for instance through an SSH tunnel",
+        )
+
+    async def remove_container(self, container: str, *, tries: int = 7) -> bool:
+        """Kill and remove; True when it is gone or going, False when the engine would not for all tries.
+
+        Transient refusals (500 "directory not empty", 409 "removal in progress") are retried for about 6 s.
+        """
+        for attempt in range(tries):
+            try:
+                await self.call(lambda api: api.remove_container(container, force=True, v=True))
+            except NotFound:
+                return True
+            except Conflict as error:
+                if "already in progress" in str(error):
+                    return True
+            except SandboxUnavailable:
+                if attempt == tries - 1:
+                    return False
+            else:
+                return True
+            await asyncio.sleep(0.05 * 2**attempt)
+        return False
+
+    async def find_containers(self, labels: Mapping[str, str]) -> list[JsonObject]:
+        """Summaries of all containers, stopped ones too, that carry every one of these labels."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        return await self.call(lambda api: api.containers(all=True, filters={"label": wanted}))
+
+    async def find_volumes(self, labels: Mapping[str, str]) -> list[JsonObject]:
+        """Volumes that carry every one of these labels."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        found = (await self.call(lambda api: api.volumes(filters={"label": wanted}))).get("Volumes")
+        return [volume for volume in _list(found) if isinstance(volume, dict)]
+
+    def close(self) -> None:
+        """Let go of the threads and connections; requests under way are not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._api is not None:
+            self._api.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+
+def _list(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def installation_id(data: Path) -> str:
+    """The random id of this installation, made on first use and kept in `data`; labels everything we create.
+
+    Two installations may share an engine: each removes only what carries its own id.
+    """
+    path = data / "installation-id"
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    data.mkdir(parents=True, exist_ok=True)
+    # Written aside and linked: of several processes starting together one wins, and all read the winner's.
+    aside = data / f".installation-id.{secrets.token_hex(8)}"
+    aside.write_text(f"gh-{secrets.token_hex(8)}\n")
+    try:
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        aside.unlink()
+    return path.read_text().strip()

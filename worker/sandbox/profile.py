@@ -1,0 +1,215 @@
+"""How a box looks: the body of the engine's create request, built from a tool's limits, and its check afterwards.
+
+The strongest set that still runs a Python standard library and a shell. An engine accepts options that it does not
+enforce, so what can be read back is compared (`mismatches`), and the rest is probed inside a box (`selftest`).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import JsonValue
+
+from tools.contract import JsonObject, Limits
+from worker.sandbox import seccomp
+
+# A uid that nothing else uses. Not 65534: that one is shared by everything unmapped, and may use ext4's reserved blocks.
+# Below 65536, so that it exists inside a remapped user namespace.
+BOX_UID: Final = 41_001
+BOX_USER: Final = f"{BOX_UID}:{BOX_UID}"
+WORKSPACE: Final = "/workspace"
+SCRATCH: Final = "/work"
+
+_MB: Final = 1 << 20
+# What the box itself needs beside the tool's program: the supervisor's interpreter, and its place in the pid limit.
+SUPERVISOR_MB: Final = 24
+SUPERVISOR_PIDS: Final = 1
+_SHM_MB: Final = 16
+_TMPFS_INODES: Final = 8192
+
+# The engine's defaults, and what else tells about the host.
+_MASKED: Final = tuple(
+    f"/proc/{name}"
+    for name in (
+        "acpi", "asound", "cmdline", "config.gz", "diskstats", "interrupts", "kallsyms", "kcore", "key-users", "keys",
+        "latency_stats", "modules", "partitions", "sched_debug", "schedstat", "scsi", "slabinfo", "swaps",
+        "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
+    )
+) + tuple(
+    f"/sys/{name}"
+    for name in (
+        "block", "bus", "class/net", "devices/virtual/dmi", "devices/virtual/powercap", "firmware", "fs/ext4", "kernel",
+        "module",
+    )
+)  # fmt: skip
+_READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+@dataclass(frozen=True)
+class WorkspaceMount:
+    """The run's volume, mounted at /workspace."""
+
+    volume: str
+    writable: bool
+    labels: Mapping[str, str]
+    """Of the volume: should it have vanished, the engine makes an empty one, which the reaper must know."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Everything that decides how one container is created."""
+
+    image_id: str
+    architecture: str
+    limits: Limits
+    command: tuple[str, ...]
+    labels: Mapping[str, str]
+    workspace: WorkspaceMount | None = None
+
+    def body(self) -> JsonObject:
+        """The JSON body of POST /containers/create."""
+        return {
+            "Image": self.image_id,
+            "Entrypoint": [],
+            "Cmd": list(self.command),
+            "User": BOX_USER,
+            "WorkingDir": WORKSPACE if self.workspace else SCRATCH,
+            "Hostname": "sandbox",
+            # The whole environment. The low-level create call adds no proxy settings of the client.
+            "Env": [
+                "PATH=/usr/local/bin:/usr/bin:/bin",
+                f"HOME={SCRATCH}",
+                "TMPDIR=/tmp",
+                "LANG=C.UTF-8",
+                "PYTHONDONTWRITEBYTECODE=1",
+            ],
+            "Tty": False,
+            "OpenStdin": True,
+            # The worker's connection is the only one: when it goes, standard input ends, and the supervisor with it.
+            "StdinOnce": True,
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "StopSignal": "SIGKILL",
+            "StopTimeout": 0,
+            "Healthcheck": {"Test": ["NONE"]},
+            "Labels": dict(self.labels),
+            "HostConfig": self._host_config(),
+        }
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the whole box; tmpfs pages are charged to it too."""
+        return (self.limits.memory_mb + SUPERVISOR_MB) * _MB
+
+    @property
+    def pids(self) -> int:
+        """Processes and threads in the whole box."""
+        return self.limits.pids + SUPERVISOR_PIDS
+
+    def _host_config(self) -> JsonObject:
+        filter_ = json.dumps(seccomp.profile(self.architecture), separators=(",", ":"))
+        return {
+            "NetworkMode": "none",
+            # Network mode none still copies the host's nameserver into resolv.conf.
+            "Dns": ["127.0.0.1"],
+            "ReadonlyRootfs": True,
+            "Privileged": False,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={filter_}"],
+            "PidsLimit": self.pids,
+            "Memory": self.memory_bytes,
+            "MemorySwap": self.memory_bytes,
+            "MemorySwappiness": 0,
+            "OomScoreAdj": 500,
+            "CpuPeriod": 100_000,
+            "CpuQuota": int(self.limits.cpus * 100_000),
+            "CpuShares": 256,
+            "Ulimits": self._ulimits(),
+            "Tmpfs": {
+                "/tmp": f"{self._tmpfs(self.limits.tmp_mb)},mode=1777",  # noqa: S108 - inside the box
+                SCRATCH: f"{self._tmpfs(self.limits.tmp_mb)},mode=0700,uid={BOX_UID},gid={BOX_UID}",
+            },
+            "Mounts": [self._workspace_mount(self.workspace)] if self.workspace else [],
+            "ShmSize": _SHM_MB * _MB,
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "MaskedPaths": list(_MASKED),
+            "ReadonlyPaths": list(_READ_ONLY),
+            "LogConfig": {"Type": "none"},
+            "RestartPolicy": {"Name": "no"},
+            # A box whose worker died ends by itself; the engine then removes it without anybody's help.
+            "AutoRemove": True,
+        }
+
+    def _ulimits(self) -> list[JsonValue]:
+        # No nproc: it counts per uid over all boxes of the host, so one box could starve the others. PidsLimit does it.
+        limits = {
+            "nofile": 256, "fsize": max(64, self.limits.tmp_mb) * _MB, "core": 0, "memlock": 64 << 10, "msgqueue": 0,
+            "sigpending": 256, "stack": 8 * _MB,
+        }  # fmt: skip
+        return [{"Name": name, "Soft": value, "Hard": value} for name, value in limits.items()]
+
+    @staticmethod
+    def _tmpfs(megabytes: int) -> str:
+        return f"rw,noexec,nosuid,nodev,size={megabytes}m,nr_inodes={_TMPFS_INODES}"
+
+    @staticmethod
+    def _workspace_mount(mount: WorkspaceMount) -> JsonObject:
+        return {
+            "Type": "volume",
+            "Source": mount.volume,
+            "Target": WORKSPACE,
+            "ReadOnly": not mount.writable,
+            "VolumeOptions": {"NoCopy": True, "Labels": dict(mount.labels)},
+        }
+
+    def mismatches(self, inspected: JsonObject) -> list[str]:
+        """What of the started container (its inspect answer) is not as asked; empty when all is well."""
+        config, host = _object(inspected.get("Config")), _object(inspected.get("HostConfig"))
+        networks = _object(_object(inspected.get("NetworkSettings")).get("Networks"))
+        security = [str(option) for option in _items(host.get("SecurityOpt"))]
+        # Each pair: what was asked, what the engine says.
+        checks: dict[str, tuple[object, object]] = {
+            "image": (self.image_id, inspected.get("Image")),
+            "user": (BOX_USER, config.get("User")),
+            "network mode": ("none", host.get("NetworkMode")),
+            "networks": (["none"], list(networks)),
+            "read-only root": (True, host.get("ReadonlyRootfs")),
+            "privileged": (False, host.get("Privileged")),
+            "dropped capabilities": (["ALL"], host.get("CapDrop")),
+            "added capabilities": ([], _items(host.get("CapAdd"))),
+            "no-new-privileges": (True, "no-new-privileges:true" in security),
+            "seccomp": (True, any(o.startswith("seccomp={") for o in security)),
+            "pids": (self.pids, host.get("PidsLimit")),
+            "memory": (self.memory_bytes, host.get("Memory")),
+            "swap": (self.memory_bytes, host.get("MemorySwap")),
+            "devices": ([], _items(host.get("Devices"))),
+            "binds": ([], _items(host.get("Binds"))),
+            "pid namespace": ("", host.get("PidMode")),
+            "uts namespace": ("", host.get("UTSMode")),
+            "ipc namespace": ("private", host.get("IpcMode")),
+            "mounts": (self._expected_mounts(), _mounts(inspected)),
+        }
+        return [f"{name}: asked {asked!r}, is {found!r}" for name, (asked, found) in checks.items() if asked != found]
+
+    def _expected_mounts(self) -> list[tuple[str, str, str, bool]]:
+        return [("volume", self.workspace.volume, WORKSPACE, self.workspace.writable)] if self.workspace else []
+
+
+def _mounts(inspected: JsonObject) -> list[tuple[str, str, str, bool]]:
+    mounts = [_object(mount) for mount in _items(inspected.get("Mounts"))]
+    return [
+        (str(m.get("Type")), str(m.get("Name") or m.get("Source")), str(m.get("Destination")), bool(m.get("RW")))
+        for m in mounts
+        if m.get("Type") != "tmpfs"
+    ]
+
+
+def _object(value: JsonValue) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
