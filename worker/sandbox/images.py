@@ -197,7 +197,8 @@ class ImageStore:
         if not shutil.which("mmdebstrap"):
             raise SandboxUnavailable(
                 f"sandbox image {name}: no registry answers and there is no mmdebstrap",
-                f"`docker pull {_by_digest(recipe.pull)}` or `apt-get install mmdebstrap`, then `{command(self._data)}`",
+                f"`docker pull {_by_digest(recipe.pull)}` or `apt-get install mmdebstrap`; then `"
+                f"{command(self._data)}`",
             )
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(self._architecture, self._architecture)
         with tempfile.TemporaryDirectory(prefix="image-", dir=self._data) as directory:

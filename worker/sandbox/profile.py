@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from tools.contract import JsonObject, Limits
 from worker.sandbox import seccomp
 
-# A uid that nothing else uses. Not 65534: that one is shared by everything unmapped, and may use ext4's reserved blocks.
-# Below 65536, so that it exists inside a remapped user namespace.
+# A uid that nothing else uses. Not 65534: that one is shared by everything unmapped, and may use ext4's reserved
+# blocks. Below 65536, so that it exists inside a remapped user namespace.
 BOX_UID: Final = 41_001
 BOX_USER: Final = f"{BOX_UID}:{BOX_UID}"
 WORKSPACE: Final = "/workspace"

@@ -1,7 +1,7 @@
 """The box's own system call filter: an allow-list for what a Python 3.11 standard library, a shell and coreutils use.
 
-Passed explicitly, it replaces the engine's default, so the box is the same on every engine version; older defaults still
-allow io_uring, AF_ALG, AF_VSOCK and ptrace. Other interpreters (node, git, java) need a profile of their own.
+Passed explicitly, it replaces the engine's default, so the box is the same on every engine version; older defaults
+still allow io_uring, AF_ALG, AF_VSOCK and ptrace. Other interpreters (node, git, java) need a profile of their own.
 """
 
 from typing import Final
@@ -9,38 +9,39 @@ from typing import Final
 from tools.contract import JsonObject
 
 _FILES: Final = """
-access faccessat faccessat2 open openat openat2 creat close close_range read write readv writev pread64 pwrite64 preadv
-pwritev preadv2 pwritev2 lseek stat fstat lstat newfstatat statx statfs fstatfs getdents getdents64 readlink readlinkat
-symlink symlinkat link linkat unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir chdir fchdir getcwd chmod
-fchmod fchmodat fchmodat2 chown fchown lchown fchownat truncate ftruncate fallocate fsync fdatasync sync_file_range utime
-utimes utimensat futimesat umask dup dup2 dup3 fcntl flock ioctl pipe pipe2 sendfile splice tee copy_file_range fadvise64
-readahead getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr fsetxattr lsetxattr removexattr
-fremovexattr lremovexattr inotify_init inotify_init1 inotify_add_watch inotify_rm_watch memfd_create cachestat
+access faccessat faccessat2 open openat openat2 creat close close_range read write readv writev pread64 pwrite64
+preadv pwritev preadv2 pwritev2 lseek stat fstat lstat newfstatat statx statfs fstatfs getdents getdents64 readlink
+readlinkat symlink symlinkat link linkat unlink unlinkat rename renameat renameat2 mkdir mkdirat rmdir chdir fchdir
+getcwd chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat truncate ftruncate fallocate fsync fdatasync
+sync_file_range utime utimes utimensat futimesat umask dup dup2 dup3 fcntl flock ioctl pipe pipe2 sendfile splice tee
+copy_file_range fadvise64 readahead getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr fsetxattr
+lsetxattr removexattr fremovexattr lremovexattr inotify_init inotify_init1 inotify_add_watch inotify_rm_watch
+memfd_create cachestat
 """
 _MEMORY: Final = """
 brk mmap munmap mremap mprotect madvise mincore msync mlock munlock mlock2 mlockall munlockall membarrier pkey_alloc
 pkey_free pkey_mprotect map_shadow_stack get_mempolicy
 """
 _PROCESSES: Final = """
-execve execveat exit exit_group fork vfork wait4 waitid getpid getppid gettid getpgid getpgrp setpgid getsid setsid kill
-tgkill tkill pidfd_open pidfd_send_signal set_tid_address set_robust_list get_robust_list rseq arch_prctl prctl futex
-futex_waitv sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler sched_get_priority_max
-sched_get_priority_min sched_rr_get_interval sched_getattr getpriority setpriority ioprio_get getrlimit setrlimit
-prlimit64 getrusage times sysinfo uname getcpu restart_syscall capget capset seccomp landlock_create_ruleset
-landlock_add_rule landlock_restrict_self getuid geteuid getgid getegid getresuid getresgid getgroups setuid setgid
-setreuid setregid setresuid setresgid setgroups setfsuid setfsgid
+execve execveat exit exit_group fork vfork wait4 waitid getpid getppid gettid getpgid getpgrp setpgid getsid setsid
+kill tgkill tkill pidfd_open pidfd_send_signal set_tid_address set_robust_list get_robust_list rseq arch_prctl prctl
+futex futex_waitv sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler
+sched_get_priority_max sched_get_priority_min sched_rr_get_interval sched_getattr getpriority setpriority ioprio_get
+getrlimit setrlimit prlimit64 getrusage times sysinfo uname getcpu restart_syscall capget capset seccomp
+landlock_create_ruleset landlock_add_rule landlock_restrict_self getuid geteuid getgid getegid getresuid getresgid
+getgroups setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid
 """
 _SIGNALS_AND_TIME: Final = """
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigpending rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo
 sigaltstack signalfd signalfd4 pause alarm clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
-getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete timerfd_create timerfd_settime
-timerfd_gettime
+getitimer setitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete timerfd_create
+timerfd_settime timerfd_gettime
 """
 _WAITING_AND_SOCKETS: Final = """
-poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2 bind
-listen accept accept4 connect shutdown getsockname getpeername getsockopt setsockopt sendto recvfrom sendmsg recvmsg
-sendmmsg recvmmsg socketpair shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv msgctl
-getrandom
+poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
+bind listen accept accept4 connect shutdown getsockname getpeername getsockopt setsockopt sendto recvfrom sendmsg
+recvmsg sendmmsg recvmmsg socketpair shmget shmat shmctl shmdt semget semop semctl semtimedop msgget msgsnd msgrcv
+msgctl getrandom
 """
 ALLOWED: Final = tuple(sorted(f"{_FILES}{_MEMORY}{_PROCESSES}{_SIGNALS_AND_TIME}{_WAITING_AND_SOCKETS}".split()))
 
