@@ -83,6 +83,15 @@ class Carried(Wire):
     worked_s: float = 0.0
     model_index: int = 0
     call_ids: tuple[str, ...] = ()
+    results: dict[str, ToolResult] = Field(default_factory=dict)
+    """Call id -> result of the last turn's calls, which the next model request will be the first to show."""
+    prompt: str | None = None
+    """What the next turn says to the model besides the results, e.g. why its final answer was refused."""
+    degraded: tuple[str, ...] = ()
+    questions: int = 0
+    """How many questions were asked so far; the next one counts on."""
+    unpriced: bool = False
+    """Whether a model of unknown price was used: the cost is then not known, whatever `cost_microusd` adds up to."""
 
 
 class RunRequest(Wire):
@@ -342,7 +351,7 @@ class RungChanged(Wire):
 
 
 class RulesAsked(Wire):
-    """`rules.next`: what do the automation's fallback rules say now? Pure; evaluated on the worker, its answer recorded."""
+    """`rules.next`: what do the automation's fallback rules say now? Evaluated on the worker, its answer recorded."""
 
     automation: AutomationSpec
     inputs: JsonObject

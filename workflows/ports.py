@@ -42,7 +42,7 @@ async def open_run(opened: RunOpened) -> None:
 
 @activity.defn(name="call.open")
 async def open_call(opened: CallOpened) -> Decision:
-    """Record `call.intent` (pass 0) durably, ask the gate, record `gate.decided`; a repeat returns what was recorded."""
+    """Record `call.intent` (pass 0) durably, ask the gate, record `gate.decided`; a repeat returns the recorded one."""
     raise NotBoundError("call.open")
 
 

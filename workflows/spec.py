@@ -47,6 +47,10 @@ class RuleCall(Strict):
     """Name under which later expressions read this call's result: `results.<id>`."""
     tool: Annotated[str, Field(pattern=NAME_PATTERN)]
     args: JsonObject = Field(default_factory=dict)
+    when: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """CEL; the call is skipped (it has no entry in `results`) unless this is true."""
+    optional: bool = False
+    """The rule goes on when this call is denied, expires or fails; otherwise that ends the rule."""
 
 
 class RuleThen(Strict):

@@ -1,0 +1,162 @@
+"""AutomationWorkflow: one run of one automation, from its opening record to its closing one."""
+
+import asyncio
+import hashlib
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+
+from tools.contract import canonical_json
+from workflows import contracts, ports
+from workflows.concurrency import through_cancellation
+from workflows.contracts import (
+    QUEUE_SANDBOX,
+    AnswerAccepted,
+    ApprovalAnswer,
+    ArtifactRef,
+    Phase,
+    RunClosed,
+    RunOpened,
+    RunRequest,
+    RunResult,
+    RunState,
+    WorkspaceOpened,
+)
+from workflows.faults import REFUSED, SANDBOX_UNAVAILABLE
+from workflows.ladder import descend
+from workflows.live import LiveRun
+from workflows.recording import record
+
+RUN_FAILED = "run_failed"
+"""ApplicationError type with which the workflow of a failed run ends; its detail is the RunResult."""
+
+_WORKSPACE_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    maximum_interval=timedelta(seconds=10),
+    maximum_attempts=5,
+    non_retryable_error_types=[SANDBOX_UNAVAILABLE, REFUSED],
+)
+
+# A fault in workflow code must end the run, not wedge its workflow task in endless retries. Not `Exception`: that would
+# also end every run that meets a nondeterminism error after a bad deployment, where waiting for a fix is right.
+_FATAL = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+
+@workflow.defn(name=contracts.WORKFLOW, failure_exception_types=_FATAL)
+class AutomationWorkflow:
+    """One run. Its id is the run's id; continued parts carry on between two turns."""
+
+    @workflow.init
+    def __init__(self, request: RunRequest) -> None:
+        self._request = request
+        self._run = LiveRun(request)
+
+    @workflow.run
+    async def run(self, request: RunRequest) -> RunResult:
+        """Work until some rung ends the run. The workflow ends completed (succeeded), failed or cancelled."""
+        if request.carried is None:
+            await self._open()
+        cancelled = False
+        try:
+            self._run.enter(Phase.WORKING)
+            result = await descend(self._run, sandbox_problem=await self._workspace_problem())
+        except (FailureError, asyncio.CancelledError) as fault:
+            cancelled = is_cancelled_exception(fault)
+            result = self._stopped(fault, cancelled=cancelled)
+        except Exception as fault:  # noqa: BLE001  (whatever it is, it must end in a recorded failure)
+            workflow.logger.error("run failed on a fault of ours", exc_info=fault)
+            result = self._stopped(fault, cancelled=False)
+        result = await through_cancellation(self._close(result))
+        if cancelled:
+            raise asyncio.CancelledError
+        if result.phase is Phase.FAILED:
+            raise ApplicationError(result.failure or "failed", result, type=RUN_FAILED, non_retryable=True)
+        return result
+
+    @workflow.update(name=contracts.UPDATE_ANSWER, description="A signed answer to one of the run's questions")
+    async def answer(self, answer: ApprovalAnswer) -> AnswerAccepted:
+        """Take an answer the validator let through."""
+        return self._run.desk.accept(answer)
+
+    @answer.validator
+    def _check_answer(self, answer: ApprovalAnswer) -> None:
+        self._run.desk.check(answer)
+
+    @workflow.query(name=contracts.QUERY_STATE, description="Phase, rung, calls and pending questions")
+    def state(self) -> RunState:
+        """Enough to draw a live page."""
+        return self._run.state()
+
+    async def _open(self) -> None:
+        """Record the start. Raises what `run.open` raises: a run that is not recorded, or not ours, does nothing."""
+        request = self._request
+        opened = RunOpened(
+            run=self._run.ref,
+            principal=request.principal,
+            automation_version=request.automation.definition.version,
+            automation_digest=request.automation.digest,
+            inputs_digest=hashlib.sha256(canonical_json(request.inputs)).hexdigest(),
+            files=request.files,
+            answer_keys=request.answer_keys,
+        )
+        await record(ports.open_run, opened, f"open {request.run_id}")
+
+    async def _workspace_problem(self) -> str | None:
+        """Prepare the workspace; why there is none, for people. A continued part finds its own still there."""
+        if self._request.carried is not None:
+            return None
+        try:
+            await workflow.execute_activity(
+                ports.open_workspace,
+                WorkspaceOpened(run=self._run.ref, files=self._request.files),
+                task_queue=QUEUE_SANDBOX,
+                schedule_to_start_timeout=timedelta(minutes=2),
+                start_to_close_timeout=timedelta(minutes=5),
+                heartbeat_timeout=timedelta(seconds=30),
+                retry_policy=_WORKSPACE_RETRY,
+                summary="prepare the workspace",
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return f"no workspace: {_cause(error)}"
+        return None
+
+    async def _close(self, result: RunResult) -> RunResult:
+        """Keep the artifacts, record the end, show it. Raises ActivityError when even that cannot be recorded."""
+        artifacts, problem = await self._close_workspace()
+        degraded = (*result.degraded, problem) if problem else result.degraded
+        result = result.model_copy(update={"artifacts": artifacts, "degraded": degraded})
+        await record(ports.close_run, RunClosed(run=self._run.ref, result=result), f"close: {result.phase.value}")
+        self._run.enter(result.phase)
+        return result
+
+    async def _close_workspace(self) -> tuple[tuple[ArtifactRef, ...], str | None]:
+        try:
+            artifacts = await workflow.execute_activity(
+                ports.close_workspace,
+                self._run.ref,
+                task_queue=QUEUE_SANDBOX,
+                schedule_to_start_timeout=timedelta(minutes=2),
+                start_to_close_timeout=timedelta(minutes=5),
+                heartbeat_timeout=timedelta(seconds=30),
+                retry_policy=_WORKSPACE_RETRY,
+                summary="keep artifacts, remove the workspace",
+            )
+        except ActivityError as error:
+            return (), f"artifacts were not kept: {_cause(error)}"
+        return artifacts, None
+
+    def _stopped(self, fault: BaseException, *, cancelled: bool) -> RunResult:
+        if cancelled:
+            return self._run.result(Phase.CANCELLED, failure="cancelled")
+        return self._run.result(Phase.FAILED, failure=f"a fault of the machinery: {_cause(fault)}")
+
+
+def _cause(fault: BaseException) -> str:
+    """The innermost message that is ours or Temporal's, for people."""
+    inner = fault.cause if isinstance(fault, ActivityError) and fault.cause is not None else fault
+    kind = inner.type if isinstance(inner, ApplicationError) else type(inner).__name__
+    return f"{kind}: {inner}" if kind else str(inner)

@@ -1,0 +1,220 @@
+"""One tool call from intent to outcome. Every call goes through `tool_call`, whoever asks: model, rule or edit.
+
+Runs in workflow code, so the path below is the whole path: there is no hook to forget and no other way to a sandbox.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Literal
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+from policies.decision import Decision, GateRequest, Verdict
+from tools.contract import Outcome, Repeat, ToolCall, ToolResult, ToolSpec, arguments_digest
+from workflows import ports
+from workflows.approvals import Draft
+from workflows.contracts import QUEUE_SANDBOX, ApprovalAnswer, CallOpened, CallRefused, Question, ToolRun
+from workflows.faults import OUTCOME_UNKNOWN, REFUSED, SANDBOX_UNAVAILABLE, tool_fault
+from workflows.live import LiveRun
+from workflows.recording import record
+from workflows.schemas import problems
+
+AskedBy = Literal["model", "rules"]
+
+HEARTBEAT = timedelta(seconds=5)
+START_MARGIN_S = 30.0
+"""On top of the tool's own limit: preparing and removing the container, storing the result."""
+SANDBOX_WAIT = timedelta(minutes=2)
+"""How long a call may wait for a sandbox worker to take it."""
+
+
+async def tool_call(run: LiveRun, call: ToolCall, asked_by: AskedBy) -> ToolResult:
+    """Take a call from intent to outcome and return what the asker reads.
+
+    Arguments that do not fit the tool's schema go straight back, before any intent. Otherwise: record the intent and
+    ask the gate; while the gate asks for a human, put the question and gate again what was answered (edited arguments
+    under their new value; and always again right before running, as days may have passed); run in the sandbox; an
+    uncertain outcome of a call that may not be repeated is a human's to decide. Each intent gets exactly one outcome:
+    from the sandbox, or recorded here when the call is refused, cancelled or broken. Raises only when the run is
+    cancelled or cannot record.
+    """
+    tool = run.tool(call.tool)
+    problem = f"unknown tool {call.tool!r}" if tool is None else problems(tool.parameters, call.arguments, "arguments")
+    if tool is None or problem is not None:
+        return ToolResult(outcome=Outcome.FAILED, content=f"Not run: {problem}", error="invalid_arguments")
+    passage = _Passage(run, tool, call, asked_by)
+    try:
+        result = await passage.run(await passage.permission())
+        while result is None:
+            await passage.order_to_repeat()
+            result = await passage.run(await passage.permission())
+    except _RefusedError as refused:
+        result = await passage.close(refused.result)
+    except (Exception, asyncio.CancelledError) as fault:
+        await passage.close(passage.abandoned(cancelled=is_cancelled_exception(fault)))
+        raise
+    run.note_call(passage.call, result=result)
+    return result
+
+
+class _RefusedError(Exception):
+    """The call will not run (again); `result` is its outcome."""
+
+    def __init__(self, result: ToolResult) -> None:
+        super().__init__(result.content)
+        self.result = result
+
+
+class _Passage:
+    """One call on its way: its current arguments, how often it was gated and run, and who approved what."""
+
+    def __init__(self, run: LiveRun, tool: ToolSpec, call: ToolCall, asked_by: AskedBy) -> None:
+        self.call = call
+        self._run = run
+        self._tool = tool
+        self._asked_by: AskedBy = asked_by
+        self._gate_pass = 0
+        self._generation = 1
+        self._approved: tuple[str, str] | None = None
+        """Digest of the arguments a human approved, and the role that was asked for."""
+        self._uncertain: str | None = None
+        """Why it is not known whether the call took effect."""
+
+    @property
+    def _digest(self) -> str:
+        return arguments_digest(self.call.tool, self.call.arguments)
+
+    async def permission(self) -> Decision:
+        """The decision that lets the call run now, as it stands now. Raises _RefusedError."""
+        while True:
+            decision = await self._gate()
+            match decision.verdict:
+                case Verdict.ALLOW:
+                    return decision
+                case Verdict.ASK if self._approved == (self._digest, decision.approvers):
+                    return decision
+                case Verdict.ASK:
+                    await self._ask(decision)
+                case Verdict.DENY:
+                    reason = f": {decision.reason}" if decision.reason else "."
+                    raise self._refused(Outcome.DENIED, "policy", f"Denied by policy rule {decision.rule}{reason}")
+
+    async def run(self, decision: Decision) -> ToolResult | None:
+        """Run the call once in the sandbox; None when nobody knows whether it took effect. Raises _RefusedError."""
+        order = ToolRun(
+            run=self._run.ref, key=self._run.key(self.call.id), call=self.call, digest=self._digest, tool=self._tool,
+            rule=decision.rule, generation=self._generation,
+        )  # fmt: skip
+        try:
+            result = await _in_sandbox(order)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            fault = tool_fault(error, self._tool)
+            self._run.sandbox_faults = self._run.sandbox_faults + 1 if fault.kind == SANDBOX_UNAVAILABLE else 0
+            if fault.uncertain:
+                self._uncertain = fault.message
+                return None
+            raise self._refused(Outcome.FAILED, fault.kind, fault.message) from error
+        self._run.sandbox_faults = 0
+        return result
+
+    async def order_to_repeat(self) -> None:
+        """Ask a human whether a call of unknown outcome runs once more. Raises _RefusedError unless ordered."""
+        decision = await self._gate()
+        if decision.verdict is Verdict.DENY:
+            raise self._refused(Outcome.UNKNOWN, "policy", f"{self._uncertain} Policy forbids to repeat it.")
+        answer = await self._run.desk.ask(
+            self._draft(Question.UNKNOWN_OUTCOME, decision, reason=self._uncertain or "outcome unknown")
+        )
+        if answer is None:
+            raise self._refused(Outcome.UNKNOWN, "deadline", f"{self._uncertain} Nobody decided in time.")
+        if answer.verdict == "deny":
+            raise self._refused(Outcome.UNKNOWN, "human", f"{self._uncertain} {_said(answer)} not to repeat it")
+        self._approved = (self._digest, decision.approvers)
+        self._generation += 1
+        self._uncertain = None
+
+    async def close(self, result: ToolResult) -> ToolResult:
+        """Record the outcome of a call that did not end in the sandbox; returns the one that stands."""
+        refused = CallRefused(
+            run=self._run.ref, key=self._run.key(self.call.id), call_id=self.call.id, tool=self.call.tool, result=result
+        )
+        return await record(ports.close_call, refused, f"{self.call.id} {result.outcome.value}")
+
+    def abandoned(self, *, cancelled: bool) -> ToolResult:
+        """The outcome of a call that ends because its run does."""
+        if self._uncertain is not None:
+            return ToolResult(outcome=Outcome.UNKNOWN, content=self._uncertain, error=OUTCOME_UNKNOWN)
+        if cancelled:
+            return ToolResult(outcome=Outcome.CANCELLED, content="The run was cancelled.", error="cancelled")
+        return ToolResult(outcome=Outcome.FAILED, content="The run failed before the call could end.", error="fault")
+
+    async def _gate(self) -> Decision:
+        """Ask the gate about the call as it stands; the first time this records the intent before anything else."""
+        opened = CallOpened(
+            run=self._run.ref, call=self.call, digest=self._digest, asked_by=self._asked_by, gate_pass=self._gate_pass,
+            request=GateRequest(
+                principal=self._run.request.principal, automation=self._run.ref.automation, tool=self._tool.name,
+                effect=self._tool.effect, arguments=self.call.arguments,
+            ),
+        )  # fmt: skip
+        self._gate_pass += 1
+        decision = await record(ports.open_call, opened, f"gate {self.call.tool} {self.call.id}")
+        self._run.note_call(self.call, verdict=decision.verdict.value)
+        return decision
+
+    async def _ask(self, decision: Decision) -> None:
+        """Put the call to a human and take over what was answered. Raises _RefusedError on a no or no answer."""
+        answer = await self._run.desk.ask(self._draft(Question.CALL, decision, reason=decision.reason))
+        if answer is None:
+            raise self._refused(Outcome.EXPIRED, "deadline", "Nobody approved the call before its deadline.")
+        if answer.verdict == "deny":
+            raise self._refused(Outcome.DENIED, "human", f"{_said(answer)} no")
+        if answer.edited_arguments is not None:
+            self.call = self.call.model_copy(update={"arguments": answer.edited_arguments})
+        self._approved = (self._digest, decision.approvers)
+
+    def _draft(self, question: Question, decision: Decision, *, reason: str) -> Draft:
+        return Draft(
+            question=question, digest=self._digest, approvers=decision.approvers, reason=reason, rule=decision.rule,
+            deadline_s=self._run.definition.approvals.deadline_s, policy_version=decision.policy_version,
+            call=self.call, tool=self._tool, problem=self._problem_of_edit,
+        )  # fmt: skip
+
+    def _problem_of_edit(self, answer: ApprovalAnswer) -> str | None:
+        if answer.edited_arguments is None:
+            return None
+        return problems(self._tool.parameters, answer.edited_arguments, "edited_arguments")
+
+    def _refused(self, outcome: Outcome, error: str, content: str) -> _RefusedError:
+        return _RefusedError(ToolResult(outcome=outcome, content=content, error=error))
+
+
+def _said(answer: ApprovalAnswer) -> str:
+    reason = f" ({answer.reason})" if answer.reason else ""
+    return f"{answer.principal.id} answered{reason}:"
+
+
+async def _in_sandbox(order: ToolRun) -> ToolResult:
+    tool = order.tool
+    return await workflow.execute_activity(
+        ports.run_tool,
+        order,
+        task_queue=QUEUE_SANDBOX,
+        schedule_to_start_timeout=SANDBOX_WAIT,
+        start_to_close_timeout=timedelta(seconds=tool.limits.timeout_s + START_MARGIN_S),
+        heartbeat_timeout=HEARTBEAT,
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(milliseconds=500),
+            backoff_coefficient=2,
+            maximum_interval=timedelta(seconds=10),
+            # The second attempt of an at-most-once call only looks what became of the first.
+            maximum_attempts=3 if tool.repeat is Repeat.AT_MOST_ONCE else 5,
+            non_retryable_error_types=[OUTCOME_UNKNOWN, SANDBOX_UNAVAILABLE, REFUSED],
+        ),
+        summary=f"{tool.name}@{tool.version} {order.call.id}",
+    )
