@@ -1,0 +1,134 @@
+"""The list of questions for people. The workflow's state is the truth; a row here is a copy to list and search."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tools.contract import Wire
+from worker.store import times
+from worker.store.database import Database, insert_if_absent
+from worker.store.paging import Page, Position, newest_first, page_of
+from worker.store.tables import approval as table
+from workflows.contracts import ApprovalAnswer, ApprovalRequest, ApprovalState
+
+OPEN_STATES = (ApprovalState.PENDING, ApprovalState.FROZEN)
+"""Everything else is final."""
+_OPEN = tuple(state.value for state in OPEN_STATES)
+
+
+class ApprovalRow(Wire):
+    """A question, where it stands, and what was answered."""
+
+    request: ApprovalRequest
+    state: ApprovalState
+    answer: ApprovalAnswer | None = None
+    closed_at: datetime | None = None
+
+
+class Approvals:
+    """The rows of all questions. Methods with `conn` may take part in a transaction."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def open(self, request: ApprovalRequest, *, conn: AsyncConnection | None = None) -> ApprovalRow:
+        """Insert the question as pending; when its id is taken, the stored row comes back unchanged."""
+        if conn is not None:
+            return await _open(conn, request)
+        async with self.db.begin() as own:
+            return await _open(own, request)
+
+    async def close(
+        self, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None = None, *,
+        conn: AsyncConnection | None = None,
+    ) -> ApprovalRow | None:  # fmt: skip
+        """Set a final state, unless the question has one already: the first stays. The row as it is then stored; None
+        when there is no such question. Raises ValueError for a state that is not final."""
+        if state in OPEN_STATES:
+            raise ValueError(f"{state} does not close a question")
+        if conn is not None:
+            return await _close(conn, approval_id, state, answer)
+        async with self.db.begin() as own:
+            return await _close(own, approval_id, state, answer)
+
+    async def get(self, tenant: str | None, approval_id: str) -> ApprovalRow | None:
+        """The question, if that tenant has it. `tenant` None is for internal use: any tenant."""
+        query = sa.select(table).where(table.c.id == approval_id)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        async with self.db.read() as conn:
+            row = (await conn.execute(query)).first()
+        return None if row is None else _approval(row)
+
+    async def page(
+        self, tenant: str | None, *, state: ApprovalState | None = None, automation: str | None = None,
+        run_id: str | None = None, cursor: str | None = None, limit: int = 50,
+    ) -> Page[ApprovalRow]:  # fmt: skip
+        """Questions newest first. Raises BadCursor, and ValueError for a limit outside 1..200."""
+        query = sa.select(table)
+        for column, wanted in ((table.c.tenant, tenant), (table.c.automation, automation), (table.c.run_id, run_id)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if state is not None:
+            query = query.where(table.c.state == state.value)
+        query = newest_first(
+            query, kind="approvals", at=table.c.requested_at, key=table.c.id, cursor=cursor, limit=limit
+        )  # fmt: skip
+        async with self.db.read() as conn:
+            found = [_approval(row) for row in await conn.execute(query)]
+        return page_of("approvals", found, limit, _position)
+
+    async def still_open(self, run_id: str, *, conn: AsyncConnection) -> list[ApprovalRow]:
+        """The run's questions that wait for an answer, oldest first."""
+        query = (
+            sa.select(table)
+            .where(table.c.run_id == run_id, table.c.state.in_(_OPEN))
+            .order_by(table.c.requested_at, table.c.id)
+        )
+        return [_approval(row) for row in await conn.execute(query)]
+
+
+def _position(row: ApprovalRow) -> Position:
+    return Position(times.to_text(row.request.requested_at), row.request.id)
+
+
+async def _open(conn: AsyncConnection, request: ApprovalRequest) -> ApprovalRow:
+    values = {
+        "id": request.id,
+        "run_id": request.run_id,
+        "tenant": request.tenant,
+        "automation": request.automation,
+        "state": ApprovalState.PENDING.value,
+        "request": request.model_dump_json(),
+        "requested_at": request.requested_at,
+        "deadline": request.deadline,
+    }
+    await insert_if_absent(conn, table, values)
+    return _approval((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
+
+
+async def _close(
+    conn: AsyncConnection, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None
+) -> ApprovalRow | None:
+    await conn.execute(
+        sa.update(table)
+        .where(table.c.id == approval_id, table.c.state.in_(_OPEN))
+        .values(
+            state=state.value,
+            answer=None if answer is None else answer.model_dump_json(),
+            closed_at=times.now(),
+        )
+    )
+    row = (await conn.execute(sa.select(table).where(table.c.id == approval_id))).first()
+    return None if row is None else _approval(row)
+
+
+def _approval(row: sa.Row[Any]) -> ApprovalRow:
+    return ApprovalRow(
+        request=ApprovalRequest.model_validate_json(row.request),
+        state=ApprovalState(row.state),
+        answer=None if row.answer is None else ApprovalAnswer.model_validate_json(row.answer),
+        closed_at=row.closed_at,
+    )

@@ -1,0 +1,76 @@
+"""The catalogue of audit events: every type there is, what it means, and the ids that make a repeat harmless.
+
+An event id is `<subject>/<fact>`. It is unique in the log, so that a fact reported twice is recorded once.
+"""
+
+import hashlib
+
+from tools.contract import JsonObject, ToolResult
+
+EVENT_TYPES: dict[str, str] = {
+    "run.requested": "Somebody asked for a run through the API; the run's row exists from here on.",
+    "run.opened": "The run's workflow started working, with this automation, by digest.",
+    "run.degraded": "A rung of the degrade ladder gave up and the next one took over.",
+    "run.cancel_requested": "Somebody asked for the run to be cancelled.",
+    "run.closed": "The run ended; `records` counts its audit records up to and including this one.",
+    "call.intent": "A tool call is asked for. Recorded before anything else happens to it.",
+    "gate.decided": "What policy said of the call with these arguments.",
+    "call.outcome": "What became of a call. Exactly one for each intent.",
+    "approval.requested": "A question to humans was opened.",
+    "approval.approved": "A human said yes, possibly with edited arguments.",
+    "approval.denied": "A human said no.",
+    "approval.expired": "Nobody answered before the deadline, which counts as no.",
+    "approval.cancelled": "The run ended or moved on before anybody answered.",
+    "answer.refused": "Somebody's answer had no effect, with the reason.",
+    "model.requested": "One model request, answered or failed: model, tokens, cost, digest of the prompt.",
+    "artifact.stored": "A file the run left was kept in the blob store.",
+    "key.created": "An API key was issued.",
+    "key.revoked": "An API key was withdrawn.",
+    "access.denied": "An authenticated principal asked for something it may not do.",
+}
+"""Type -> meaning. A type that is not here is refused."""
+
+LATE_TYPES = frozenset({"answer.refused", "run.cancel_requested", "access.denied"})
+"""What may still be recorded for a run after `run.closed`: somebody's attempt that came too late. It carries the next
+`run_seq`, beyond the count in `run.closed`."""
+
+HEAD_CHARS = 500
+"""How much of an output the log keeps for people to read; the digest and size stand for the rest."""
+
+
+def closed_id(run_id: str) -> str:
+    """Event id of a run's `run.closed`."""
+    return f"{run_id}/closed"
+
+
+def intent_id(run_id: str, call_id: str) -> str:
+    """Event id of a call's `call.intent`."""
+    return f"{run_id}/call/{call_id}/intent"
+
+
+def gate_id(run_id: str, call_id: str, gate_pass: int) -> str:
+    """Event id of one pass of the gate over a call."""
+    return f"{run_id}/call/{call_id}/gate/{gate_pass}"
+
+
+def outcome_id(run_id: str, call_id: str) -> str:
+    """Event id of a call's `call.outcome`."""
+    return f"{run_id}/call/{call_id}/outcome"
+
+
+def outcome_body(*, call_id: str, tool: str, key: str, result: ToolResult) -> JsonObject:
+    """Body of `call.outcome`: the output by digest, size and its head. `result.content` must be redacted already."""
+    content = result.content.encode(errors="surrogatepass")
+    return {
+        "call_id": call_id,
+        "tool": tool,
+        "key": key,
+        "outcome": result.outcome.value,
+        "error": result.error,
+        "content_sha256": hashlib.sha256(content).hexdigest(),
+        "content_bytes": len(content),
+        "content_head": result.content[:HEAD_CHARS],
+        "full_sha256": result.full_sha256,
+        "duration_ms": result.duration_ms,
+        "exit_code": result.exit_code,
+    }

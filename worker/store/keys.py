@@ -1,0 +1,148 @@
+"""API keys: `gh_<id>_<secret><checksum>`. The store keeps an HMAC of the whole key, never the key.
+
+The secret has 160 random bits, so a fast HMAC is the right hash (a slow password hash would only slow the API down).
+The pepper lives in a file beside the database, not in it: a copy of the database alone verifies nothing. The checksum
+lets a scanner, or us, tell a real key from a typing error without asking the database.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from policies.decision import Principal
+from tools.contract import JsonObject, Wire
+from worker.store import times
+from worker.store.audit import AuditEvent, AuditLog
+from worker.store.database import Database, StoreUnavailable
+from worker.store.ids import encode
+from worker.store.keyfiles import read_or_create
+from worker.store.tables import api_key as table
+
+_ID_CHARS, _SECRET_CHARS, _CHECK_CHARS = 12, 32, 7
+_FORM = re.compile(r"gh_([0-9a-z]{12})_([0-9a-z]{39})", re.ASCII)
+_TOUCH_EVERY = timedelta(minutes=1)
+
+
+class ApiKey(Wire):
+    """An API key as it may be shown: everything but the secret."""
+
+    id: str
+    name: str
+    principal: Principal
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """Within a minute."""
+
+
+class ApiKeys:
+    """The keys of one installation."""
+
+    def __init__(self, db: Database, audit: AuditLog, keys: Path) -> None:
+        """`keys` is `settings.keys`; the pepper is made there on first use. Raises KeyFileUnsafe, OSError."""
+        self.db = db
+        self._audit = audit
+        self._pepper = bytes.fromhex(read_or_create(keys / "pepper", _new_pepper).decode().strip())
+
+    async def create(
+        self, name: str, principal: Principal, expires_at: datetime | None = None, *, actor: str = "system:cli"
+    ) -> tuple[ApiKey, str]:
+        """Issue a key that acts as `principal`, and record `key.created` by `actor`. The plaintext is returned here and
+        never again. Raises StoreUnavailable."""
+        key_id = encode(secrets.randbits(5 * _ID_CHARS), _ID_CHARS)
+        bare = f"gh_{key_id}_{encode(secrets.randbits(5 * _SECRET_CHARS), _SECRET_CHARS)}"
+        plaintext = bare + _checksum(bare)
+        key = ApiKey(id=key_id, name=name, principal=principal, created_at=times.now(), expires_at=expires_at)
+        body: JsonObject = {"key": key_id, "name": name, "principal": principal.id, "roles": list(principal.roles)}
+        expiry = None if expires_at is None else times.to_text(expires_at)
+        async with self.db.begin() as conn:
+            await conn.execute(
+                sa.insert(table).values(
+                    id=key_id, tenant=principal.tenant, name=name, principal=principal.model_dump_json(),
+                    mac=self._mac(plaintext), created_at=key.created_at, expires_at=expires_at,
+                )
+            )  # fmt: skip
+            await self._audit.append(
+                AuditEvent(f"key/{key_id}/created", "key.created", principal.tenant, None, actor,
+                           {**body, "expires_at": expiry}), conn=conn,
+            )  # fmt: skip
+        return key, plaintext
+
+    async def verify(self, plaintext: str) -> Principal | None:
+        """Whom the key stands for; None for anything that is not a valid key now (malformed, unknown, revoked,
+        expired). A malformed key costs no query. Raises StoreUnavailable."""
+        form = _FORM.fullmatch(plaintext)
+        if form is None or not hmac.compare_digest(plaintext[-_CHECK_CHARS:], _checksum(plaintext[:-_CHECK_CHARS])):
+            return None
+        async with self.db.read() as conn:
+            row = (await conn.execute(sa.select(table).where(table.c.id == form[1]))).first()
+        # The MAC is computed and compared whether or not the id exists: both take the same time.
+        known = hmac.compare_digest(self._mac(plaintext), row.mac if row is not None else bytes(32))
+        moment = times.now()
+        if row is None or not known or row.revoked_at is not None:
+            return None
+        if row.expires_at is not None and row.expires_at <= moment:
+            return None
+        if row.last_used_at is None or row.last_used_at <= moment - _TOUCH_EVERY:
+            await self._touch(row.id, moment)
+        return Principal.model_validate_json(row.principal)
+
+    async def list(self, tenant: str | None) -> list[ApiKey]:
+        """All keys of the tenant, newest first, revoked and expired ones included. `tenant` None is internal."""
+        query = sa.select(table).order_by(table.c.created_at.desc(), table.c.id.desc())
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        async with self.db.read() as conn:
+            return [_key(row) for row in await conn.execute(query)]
+
+    async def revoke(self, tenant: str | None, key_id: str, *, actor: str = "system:cli") -> ApiKey | None:
+        """Withdraw the key at once, and record `key.revoked`. Repeating it changes nothing; None when the tenant has no
+        such key. Raises StoreUnavailable."""
+        mine = table.c.id == key_id if tenant is None else sa.and_(table.c.id == key_id, table.c.tenant == tenant)
+        async with self.db.begin() as conn:
+            await conn.execute(
+                sa.update(table).where(mine, table.c.revoked_at.is_(None)).values(revoked_at=times.now())
+            )  # fmt: skip
+            row = (await conn.execute(sa.select(table).where(mine))).first()
+            if row is None:
+                return None
+            await self._audit.append(
+                AuditEvent(f"key/{key_id}/revoked", "key.revoked", row.tenant, None, actor,
+                           {"key": key_id, "name": row.name}), conn=conn,
+            )  # fmt: skip
+            return _key(row)
+
+    async def _touch(self, key_id: str, moment: datetime) -> None:
+        """Note the use. Many requests at the same moment write once; a store too busy to note it refuses nobody."""
+        stale = sa.or_(table.c.last_used_at.is_(None), table.c.last_used_at <= moment - _TOUCH_EVERY)
+        try:
+            async with self.db.begin() as conn:
+                await conn.execute(sa.update(table).where(table.c.id == key_id, stale).values(last_used_at=moment))
+        except StoreUnavailable:
+            pass
+
+    def _mac(self, plaintext: str) -> bytes:
+        return hmac.digest(self._pepper, plaintext.encode(), hashlib.sha256)
+
+
+def _new_pepper() -> bytes:
+    return secrets.token_bytes(32).hex().encode()
+
+
+def _checksum(bare: str) -> str:
+    return encode(zlib.crc32(bare.encode()), _CHECK_CHARS)
+
+
+def _key(row: sa.Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id, name=row.name, principal=Principal.model_validate_json(row.principal), created_at=row.created_at,
+        expires_at=row.expires_at, revoked_at=row.revoked_at, last_used_at=row.last_used_at,
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""Every table of the store, as SQLAlchemy Core. The migrations create them; a test compares the two.
+
+Types are few and the same on both databases: text, integers, bytes. Times are `UtcTime`; JSON is text written by
+`canonical_json`. Nothing is compared or computed by the database that the two databases could see differently.
+"""
+
+import sqlalchemy as sa
+
+from worker.store.times import UtcTime
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite counts rows by itself only for the exact type INTEGER; it holds 64 bits there all the same.
+_BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+audit_event = sa.Table(
+    "audit_event",
+    metadata,
+    sa.Column("seq", _BigInt, primary_key=True, autoincrement=False),
+    sa.Column("event_id", sa.Text, nullable=False, unique=True),
+    # Text, not UtcTime: the very characters are hashed.
+    sa.Column("ts", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("run_seq", sa.Integer),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("leaf_hash", sa.LargeBinary, nullable=False),
+    sa.Column("chain_hash", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("run_id", "run_seq"),
+    sa.Index(None, "tenant", "seq"),
+)
+"""Append-only: triggers refuse UPDATE and DELETE."""
+
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", _BigInt, nullable=False),
+    sa.Column("chain_hash", sa.LargeBinary, nullable=False),
+)
+"""One row (id 1): the last sequence and chain value. Locking it orders all appends of all processes."""
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("automation", sa.Text, nullable=False),
+    sa.Column("automation_version", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("requester", sa.Text, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("rung", sa.Text, nullable=False),
+    sa.Column("inputs", sa.Text, nullable=False),
+    sa.Column("files", sa.Text, nullable=False),
+    sa.Column("result", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Index(None, "tenant", "created_at", "id"),
+)
+
+approval = sa.Table(
+    "approval",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("automation", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text),
+    sa.Column("requested_at", UtcTime, nullable=False),
+    sa.Column("deadline", UtcTime, nullable=False),
+    sa.Column("closed_at", UtcTime),
+    sa.Index(None, "tenant", "requested_at", "id"),
+)
+"""A list for people; the workflow's state is the truth."""
+
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("tool", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("claimed_at", UtcTime, nullable=False),
+    sa.Column("result", sa.Text),
+    sa.Column("settled_at", UtcTime),
+)
+"""One row per call that was started or refused: who may run it, and what came of it."""
+
+api_key = sa.Table(
+    "api_key",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("mac", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime),
+    sa.Column("revoked_at", UtcTime),
+    sa.Column("last_used_at", UtcTime),
+    sa.Index(None, "tenant", "created_at", "id"),
+)
+
+file = sa.Table(
+    "file",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size", _BigInt, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("media_type", sa.Text, nullable=False),
+    sa.Column("uploaded_by", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Index(None, "tenant", "created_at", "id"),
+)
+
+idempotency_key = sa.Table(
+    "idempotency_key",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("principal", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("resource_id", sa.Text, nullable=False),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("response", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("busy_until", UtcTime, nullable=False),
+    sa.Index(None, "created_at"),
+)
+"""Answers already given to requests that carried an Idempotency-Key."""
