@@ -6,7 +6,8 @@ on top of the language, each measured: more than 1,000 characters (deep nesting 
 names.
 
 Own functions: `re(text, pattern)` whether RE2 finds the pattern; `join(list, separator)`; `first(list, n)`;
-`pluck(list, name)` that field of each item; `lines(list, template)` one line for each item, `{name}` standing for the item's field, `{}` for the item itself.
+`pluck(list, name)` that field of each item;
+`lines(list, template)` one line for each item, `{name}` standing for its field, `{}` for the item itself.
 """
 
 import json
