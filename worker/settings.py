@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """Base address of the Temporal UI, for links only."""
     api_host: str = "127.0.0.1"
     api_port: int = 8080
+    upload_bytes: int = 256 << 20
+    """Largest file the API takes."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     practice_model_url: str | None = None

@@ -75,32 +75,41 @@ class Idempotency:
         self.db = db
 
     async def reserve(
-        self, principal: Principal, key: str, fingerprint: str, *, resource_id: str, now: datetime | None = None
-    ) -> Reservation:
+        self, principal: Principal, key: str, fingerprint: str, *, resource_id: str, now: datetime | None = None,
+        busy_for: timedelta = BUSY_FOR, conn: AsyncConnection | None = None,
+    ) -> Reservation:  # fmt: skip
         """Claim `key` for a request. `fingerprint` is a digest of method, path and body; `resource_id` is the id the
         new resource would get, which a later take-over inherits. Of any number of equal requests at once exactly one
-        gets `new`. Raises StoreUnavailable."""
+        gets `new`. With `conn` the claim stands or falls with that transaction. Raises StoreUnavailable."""
+        if conn is not None:
+            return await self._reserve(conn, principal, key, fingerprint, resource_id, now, busy_for)
+        async with self.db.begin() as own:
+            return await self._reserve(own, principal, key, fingerprint, resource_id, now, busy_for)
+
+    async def _reserve(
+        self, conn: AsyncConnection, principal: Principal, key: str, fingerprint: str, resource_id: str,
+        now: datetime | None, busy_for: timedelta,
+    ) -> Reservation:  # fmt: skip
         moment = times.now() if now is None else now
         scope = Scope(principal.tenant, principal.id, key)
         ours = Reservation(ReserveState.NEW, scope, resource_id, token=new_id("idem"))
         fresh: dict[str, Any] = {
             "fingerprint": fingerprint, "resource_id": resource_id, "token": ours.token, "response": None,
-            "created_at": moment, "busy_until": moment + BUSY_FOR,
+            "created_at": moment, "busy_until": moment + busy_for,
         }  # fmt: skip
-        async with self.db.begin() as conn:
-            await _sweep(conn, moment)
-            if await insert_if_absent(conn, table, scope._asdict() | fresh):
-                return ours
-            row = (await conn.execute(sa.select(table).where(_at(scope)).with_for_update())).one()
-            if row.created_at <= moment - KEPT_FOR:
-                await conn.execute(sa.update(table).where(_at(scope)).values(**fresh))
-                return ours
-            found = _found(scope, row, fingerprint, moment)
-            if found.state is not ReserveState.NEW:
-                return found
-            taken = {"token": ours.token, "busy_until": moment + BUSY_FOR}
-            await conn.execute(sa.update(table).where(_at(scope)).values(**taken))
-            return replace(found, token=ours.token)
+        await _sweep(conn, moment)
+        if await insert_if_absent(conn, table, scope._asdict() | fresh):
+            return ours
+        row = (await conn.execute(sa.select(table).where(_at(scope)).with_for_update())).one()
+        if row.created_at <= moment - KEPT_FOR:
+            await conn.execute(sa.update(table).where(_at(scope)).values(**fresh))
+            return ours
+        found = _found(scope, row, fingerprint, moment)
+        if found.state is not ReserveState.NEW:
+            return found
+        taken = {"token": ours.token, "busy_until": moment + busy_for}
+        await conn.execute(sa.update(table).where(_at(scope)).values(**taken))
+        return replace(found, token=ours.token)
 
     async def complete(self, reservation: Reservation, response: StoredResponse) -> bool:
         """Keep the answer for repeats; False when another request has taken the key over meanwhile."""
