@@ -1,0 +1,109 @@
+"""`gatehouse audit`: verify the chain, export the log, search it. verify and export read the store itself, so they work
+with the API down."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from api.commands.output import moment, put, put_fields, put_json, put_table, say
+from api.commands.session import CommandError, Exit, Json, Session, session
+
+if TYPE_CHECKING:
+    from worker.store.database import Database
+
+app = typer.Typer(no_args_is_help=True, help="Audit log: verify, export, search.")
+T = TypeVar("T")
+
+
+def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]") -> T:
+    """Do something on this installation's own store. Raises CommandError when there is none or it cannot be used."""
+    from worker.store.database import Database, StoreUnavailable
+
+    settings = given.settings()
+    if settings.database_url is None and not (settings.data / "gatehouse.db").exists():
+        raise CommandError(
+            f"there is no store under {settings.data.resolve()}", "run `gatehouse up` once, or set GATEHOUSE_DATA"
+        )
+
+    async def do() -> T:
+        database = Database(settings.sql_url)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(do())
+    except StoreUnavailable as error:
+        raise CommandError(f"the store cannot be used: {error}", "`gatehouse doctor` says more") from None
+
+
+@app.command("verify")
+def verify(ctx: typer.Context, json_: Json = False) -> None:
+    """Recompute every hash of the log; exit 1 when a record was changed or is missing."""
+    from worker.store.audit import AuditLog
+
+    found = on_store(session(ctx), lambda database: AuditLog(database).verify())
+    if json_:
+        shown = {"ok": found.ok, "count": found.count, "head": found.head}
+        put_json({**shown, "first_bad": found.first_bad, "problem": found.problem})
+    else:
+        verdict = "every record is as it was written, none is missing" if found.ok else found.problem
+        put_fields([("verify", "ok" if found.ok else "fail"), ("records", found.count), ("head", found.head)])
+        put_fields([("finding", verdict), ("first bad record", found.first_bad)])
+    raise typer.Exit(Exit.OK if found.ok else Exit.FAILED)
+
+
+@app.command("export")
+def export(
+    ctx: typer.Context,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout when left out.")] = None,
+) -> None:
+    """Write the whole log as JSON lines, oldest first."""
+    import sys
+
+    from worker.store.audit import AuditLog
+
+    async def copy(database: "Database") -> int:
+        count = 0
+        sink = output.open("wb") if output else sys.stdout.buffer
+        try:
+            async for line in AuditLog(database).export():
+                sink.write(line)
+                count += 1
+            sink.flush()
+        finally:
+            if output:
+                sink.close()
+        return count
+
+    try:
+        say(f"{on_store(session(ctx), copy)} records exported")
+    except OSError as error:
+        raise CommandError(f"cannot write: {error}", "give a writable --output") from None
+
+
+@app.command("search")
+def search(
+    ctx: typer.Context,
+    run: Annotated[str | None, typer.Option(help="Only this run's records.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this type, e.g. call.outcome.")] = None,
+    after: Annotated[int, typer.Option(min=0, help="Only records after this sequence number.")] = 0,
+    text: Annotated[str | None, typer.Option(help="Only records that contain this text.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000)] = 100,
+    json_: Json = False,
+) -> None:
+    """Records through the API, oldest first. With --json one record a line."""
+    import json
+
+    read = session(ctx).client().items("/audit", 100_000 if text else limit, run=run, type=type_, after=after)
+    found = [r for r in read if text is None or text in json.dumps(r, ensure_ascii=False)][:limit]
+    if json_:
+        for record in found:
+            put(json.dumps(record))
+        return
+    rows = [(r["seq"], moment(r["ts"]), r["type"], r["actor"], r["event_id"]) for r in found]
+    put_table(["seq", "time", "type", "actor", "event"], rows, "no records match")

@@ -1,0 +1,92 @@
+"""`gatehouse keys`: API keys. They work on the store itself: the first key has to come from somewhere."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.commands.audit import on_store
+from api.commands.output import moment, put, put_json, put_table, say
+from api.commands.session import CommandError, Exit, Json, session
+
+if TYPE_CHECKING:
+    from worker.store.database import Database
+    from worker.store.keys import ApiKey
+
+app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+ROLES = ("viewer", "operator", "approver", "auditor", "admin")
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Who will use it: the principal's id in every record.")],
+    role: Annotated[list[str], typer.Option("--role", "-r", help=f"{', '.join(ROLES)}; may be repeated.")],
+    tenant: Annotated[str, typer.Option(help="Whose runs and approvals it sees.")] = "default",
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it stops working.")] = 90,
+    service: Annotated[bool, typer.Option("--service", help="A program uses it, not a person.")] = False,
+    json_: Json = False,
+) -> None:
+    """Make a key. It is printed once, on stdout, and kept nowhere."""
+    from policies.decision import Principal
+    from worker.store.audit import AuditLog
+    from worker.store.keys import ApiKeys
+
+    unknown = [r for r in role if r not in ROLES]
+    if unknown:
+        raise CommandError(f"no such role: {', '.join(unknown)}", f"roles: {', '.join(ROLES)}", Exit.USAGE)
+    principal = Principal(id=name, tenant=tenant, roles=tuple(role), kind="service" if service else "person")
+    settings = session(ctx).settings()
+    expires = datetime.now(UTC) + timedelta(days=days)
+
+    async def do(database: "Database") -> tuple[object, str]:
+        await database.migrate()
+        return await ApiKeys(database, AuditLog(database), settings.keys).create(name, principal, expires)
+
+    _, plaintext = on_store(session(ctx), do)
+    if json_:
+        put_json({"name": name, "roles": role, "tenant": tenant, "expires": expires.isoformat(), "key": plaintext})
+        return
+    put(plaintext)
+    say(f"key of {name} ({', '.join(role)}), valid until {moment(expires.isoformat())}; it is not shown again")
+
+
+@app.command("list")
+def list_keys(ctx: typer.Context, json_: Json = False) -> None:
+    """Keys that exist; never the keys themselves."""
+    from worker.store.audit import AuditLog
+    from worker.store.keys import ApiKeys
+
+    settings = session(ctx).settings()
+    found = on_store(session(ctx), lambda store: ApiKeys(store, AuditLog(store), settings.keys).list(None))
+    shown = [k.model_dump(mode="json") for k in found]
+    if json_:
+        put_json(shown)
+        return
+    rows = [
+        (k.id, k.name, _state(k), ", ".join(k.principal.roles), k.principal.tenant, _when(k.last_used_at))
+        for k in found
+    ]
+    put_table(["id", "name", "state", "roles", "tenant", "last used"], rows, "no keys")
+
+
+def _state(key: "ApiKey") -> str:
+    if key.revoked_at:
+        return "revoked"
+    return "expired" if key.expires_at and key.expires_at <= datetime.now(UTC) else "valid"
+
+
+def _when(at: datetime | None) -> str:
+    return moment(at.isoformat()) if at else "never"
+
+
+@app.command("revoke")
+def revoke(ctx: typer.Context, key_id: Annotated[str, typer.Argument(help="Id, from `gatehouse keys list`.")]) -> None:
+    """Make a key worthless from now on."""
+    from worker.store.audit import AuditLog
+    from worker.store.keys import ApiKeys
+
+    settings = session(ctx).settings()
+    if not on_store(session(ctx), lambda store: ApiKeys(store, AuditLog(store), settings.keys).revoke(None, key_id)):
+        raise CommandError(f"there is no key {key_id}", "`gatehouse keys list` shows them")
+    say(f"{key_id} is revoked")
