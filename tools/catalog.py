@@ -1,0 +1,180 @@
+"""Loads tools: `<folder>/<name>/tool.yaml` (the manifest, strict) and `run.py` (the program, opaque bytes).
+
+A program is never imported or run here: it is data, named by its digest, for the sandbox.
+"""
+
+import ast
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, cast
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from pydantic import Field, JsonValue, ValidationError
+
+from tools.contract import NAME_PATTERN, Effect, JsonObject, Limits, Repeat, Strict, ToolSpec
+from tools.errors import ToolError
+
+BUILT_IN: Final = Path(__file__).resolve().parent
+# One line per tool that comes with the product. A folder that is not named here does not exist.
+BUILT_IN_NAMES: Final = (
+    "list_files",
+    "read_file",
+    "search_text",
+    "run_python",
+    "write_file",
+    "delete_files",
+    "http_request",
+)
+
+MAX_MANIFEST_BYTES: Final = 64 << 10
+MAX_PROGRAM_BYTES: Final = 256 << 10
+
+_HOST = r"^(\*|(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(:[0-9]{1,5})?)$"
+
+
+class ToolManifest(Strict):
+    """`tool.yaml` as a person writes it."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    version: Annotated[str, Field(min_length=1, max_length=50)]
+    description: Annotated[str, Field(min_length=1, max_length=2000)]
+    parameters: JsonObject
+    effect: Effect
+    repeat: Repeat = Repeat.SAFE
+    workspace: Literal["none", "read", "write"] = "read"
+    egress: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    image: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")] = "base"
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class LoadedTool:
+    """A tool with its program, which goes to the blob store under `spec.program_sha256`."""
+
+    spec: ToolSpec
+    program: bytes
+    folder: Path
+
+
+def load_tools(folders: Sequence[Path] = (BUILT_IN,)) -> dict[str, LoadedTool]:
+    """All tools of these folders by name, in the order given. Raises ToolError.
+
+    Of BUILT_IN, exactly the tools of BUILT_IN_NAMES; of any other folder, every subfolder that holds a `tool.yaml`.
+    A folder that does not exist holds no tools. No tool replaces another of the same name.
+    """
+    tools: dict[str, LoadedTool] = {}
+    for folder in folders:
+        for place in _places(folder):
+            tool = load_tool(place)
+            earlier = tools.get(tool.spec.name)
+            if earlier is not None:
+                raise ToolError(
+                    place / "tool.yaml", "name", f"{tool.spec.name} exists already in {earlier.folder}", "Rename it."
+                )
+            tools[tool.spec.name] = tool
+    return tools
+
+
+def _places(folder: Path) -> list[Path]:
+    if folder.resolve() == BUILT_IN:
+        return [BUILT_IN / name for name in BUILT_IN_NAMES]
+    return sorted(place.parent for place in folder.glob("*/tool.yaml")) if folder.is_dir() else []
+
+
+def load_tool(folder: Path) -> LoadedTool:
+    """The tool in this folder. Raises ToolError naming file, field and remedy."""
+    file = folder / "tool.yaml"
+    manifest = _manifest(file)
+    if manifest.name != folder.name:
+        raise ToolError(file, "name", f"{manifest.name!r} in a folder called {folder.name!r}", "Give both one name.")
+    _check_parameters(file, manifest.parameters)
+    program = _program(folder / "run.py")
+    digest = hashlib.sha256(program).hexdigest()
+    return LoadedTool(ToolSpec(**dict(manifest), program_sha256=digest), program, folder)
+
+
+def _manifest(file: Path) -> ToolManifest:
+    raw = _read(file, MAX_MANIFEST_BYTES)
+    try:
+        content = cast(object, yaml.load(raw, _UniqueKeys))  # noqa: S506 - derived from SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if isinstance(mark, yaml.Mark) else ""
+        problem = str(getattr(error, "problem", None) or error)
+        raise ToolError(file, where, f"not valid YAML: {problem}", "Correct the syntax.") from error
+    if not isinstance(content, dict):
+        raise ToolError(file, "", "not a mapping", "Write `name: value` lines.")
+    try:
+        return ToolManifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        remedies = {
+            "missing": "Add it.",
+            "extra_forbidden": f"Remove it; known are {', '.join(ToolManifest.model_fields)}.",
+            "string_type": "Put it in quotes.",
+        }
+        raise ToolError(file, field, first["msg"], remedies.get(first["type"], "Correct the value.")) from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a later key silently win over an earlier one; in a manifest that hides what applies."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = cast(object, self.construct_object(key_node, deep=True))  # pyright: ignore[reportUnknownMemberType]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _check_parameters(file: Path, parameters: JsonObject) -> None:
+    if parameters.get("type") != "object":
+        raise ToolError(file, "parameters.type", "must be object", "Arguments are one JSON object: `type: object`.")
+    try:
+        Draft202012Validator.check_schema(parameters)
+    except SchemaError as error:
+        field = ".".join(["parameters", *(str(part) for part in cast(Sequence[object], error.absolute_path))])
+        raise ToolError(file, field, f"not a JSON Schema (draft 2020-12): {error.message}", "Correct it.") from error
+    for reference in _references(parameters):
+        if not reference.startswith("#"):
+            raise ToolError(
+                file, "parameters", f"$ref to {reference!r}", "Refer only within the schema: `#/$defs/...`."
+            )
+
+
+def _references(value: JsonValue) -> list[str]:
+    if isinstance(value, list):
+        return [found for item in value for found in _references(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [item for key, item in value.items() if key in ("$ref", "$dynamicRef") and isinstance(item, str)]
+    return own + [found for item in value.values() for found in _references(item)]
+
+
+def _program(file: Path) -> bytes:
+    program = _read(file, MAX_PROGRAM_BYTES)
+    try:
+        ast.parse(program)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise ToolError(file, f"line {line}" if line else "", f"not Python: {error}", "Correct the syntax.") from error
+    return program
+
+
+def _read(file: Path, most: int) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(most + 1)
+    except OSError as error:
+        remedy = "A tool is a folder with tool.yaml and run.py."
+        raise ToolError(file, "", error.strerror or "cannot be read", remedy) from error
+    if len(content) > most:
+        raise ToolError(file, "", f"larger than {most} bytes", "Make it smaller.")
+    return content
