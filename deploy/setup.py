@@ -7,13 +7,16 @@ library only. Exit status 0 ready, 1 not ready (the message says the one thing t
 import argparse
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from deploy import engine, environment
-from deploy.console import Console, SetupError
+from deploy.console import Console, SetupError, since, tail
 from deploy.environment import PYTHON, ROOT
 
 
@@ -33,18 +36,30 @@ def alone(console: Console) -> Generator[None]:
 
 
 def ensure_image(console: Console) -> None:
-    """Have the sandbox's base image in the engine, verified. The work is `worker.sandbox.images`'."""
-    command = [str(PYTHON), "-m", "worker.sandbox.images"]
-    check = subprocess.run([*command, "check"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if check.returncode == 0:
-        console.ok("sandbox image present and verified")
-        return
-    console.doing("getting the sandbox image (once; a few minutes where it has to be built)")
-    # Its progress is the reader's: shown as it comes.
-    done = subprocess.run([*command, "ensure"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise SetupError("the sandbox image could not be had; the lines above say why.", "repair that and repeat")
-    console.done("sandbox image ready")
+    """Have the sandbox's base image in the engine, verified and recorded. The work is `worker.sandbox.images`'."""
+    data = Path(os.environ.get("GATEHOUSE_DATA") or ROOT / ".gatehouse")
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    started = time.monotonic()
+    known = (data / "images.json").exists()
+    if not known:
+        console.doing("getting the sandbox image (once; a few minutes where it has to be built)")
+    if not _images(data):
+        # Nothing could be pulled and the builder is missing: the one other way there is.
+        if shutil.which("mmdebstrap") or not engine.can_apt():
+            raise SetupError("the sandbox image could not be had; the lines above say why.", "repair that and repeat")
+        console.doing(f"installing the image builder: apt-get install mmdebstrap (log: {engine.APT_LOG})")
+        if not engine.apt_install(["mmdebstrap"], engine.APT_LOG) or not _images(data, "--no-pull"):
+            raise SetupError(f"the image could not be built:\n{tail(engine.APT_LOG)}", "repair that and repeat")
+    (console.ok if known else console.done)(f"sandbox image present and verified ({since(started)})")
+
+
+def _images(data: Path, *flags: str) -> bool:
+    command = [str(PYTHON), "-m", "worker.sandbox.images", "ensure", "--data", str(data), *flags]
+    if host := os.environ.get("GATEHOUSE_DOCKER_HOST"):
+        command += ["--docker-host", host]
+    # Its progress, on stderr, is for the reader; the record, on stdout, is not.
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
 
 
 def main(argv: list[str] | None = None) -> int:
