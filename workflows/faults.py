@@ -82,6 +82,8 @@ def _activity_fault(error: ActivityError) -> str:
     match error.cause:
         case ApplicationError(type=kind, message=message) if kind in (MODEL_UNCONFIGURED, MODEL_BUSY):
             return message
+        case ApplicationError(type="UnexpectedModelBehavior"):
+            return "unusable answer"
         case ApplicationError(type=kind):
             return f"the models worker failed ({kind or 'unknown'})"
         case ActivityTimeoutError(type=TimeoutType.SCHEDULE_TO_START):

@@ -145,7 +145,8 @@ class LiveRun:
             wanted.append((_DEADLINE.name, deadline, update))
         changes = [update for name, value, update in wanted if self._shown.get(name) != value]
         if changes:
-            workflow.upsert_search_attributes(changes)
+            # The stub leaves the update's type parameter open.
+            workflow.upsert_search_attributes(changes)  # pyright: ignore[reportUnknownMemberType]
             self._shown.update({name: value for name, value, _ in wanted})
         workflow.set_current_details(self._details())
 

@@ -1,0 +1,236 @@
+"""How every process talks to Temporal: one client configuration, one workflow runner, one set of search attributes.
+
+Payloads are pydantic JSON, compressed; what is still larger than `CLAIM_BYTES` goes into the blob store and leaves a
+claim in the history. Failure texts are redacted before they leave the process.
+"""
+
+import asyncio
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from pydantic_ai.durable_exec.temporal import PydanticAIPayloadConverter, PydanticAIPlugin
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.converter import (
+    DataConverter,
+    DefaultFailureConverter,
+    ExternalStorage,
+    PayloadCodec,
+    PayloadConverter,
+    StorageDriver,
+    StorageDriverClaim,
+    StorageDriverRetrieveContext,
+    StorageDriverStoreContext,
+)
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from policies.redaction import Redactor
+from worker.settings import Settings
+from worker.store.blobs import Blobs
+from workflows import contracts
+
+CLAIM_BYTES = 16 << 10
+"""Payloads that are larger than this after compression are kept as blobs."""
+COMPRESS_BYTES = 256
+MAX_PAYLOAD_BYTES = 256 << 20
+"""A stored payload that would unpack to more is refused."""
+
+SEARCH_ATTRIBUTES: Mapping[str, "IndexedValueType.ValueType"] = {
+    contracts.SA_AUTOMATION: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contracts.SA_TENANT: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contracts.SA_PHASE: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contracts.SA_RUNG: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contracts.SA_APPROVERS: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+    contracts.SA_DEADLINE: IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
+}
+
+# Pure modules, the same inside the workflow sandbox and outside: reloading them for every run would only cost time.
+# What holds the logic of a run (automation, ladder, tool_call, ...) is not here, so that the sandbox watches it.
+_PASSED_THROUGH = (
+    "tools",
+    "policies",
+    "workflows.agents",
+    "workflows.contracts",
+    "workflows.faults",
+    "workflows.ports",
+    "workflows.schemas",
+    "workflows.spec",
+    "workflows.spending",
+    # Used by the above, some of it lazily; a late import inside a workflow trips the deadlock detector.
+    "attr",
+    "attrs",
+    "cryptography",
+    "jsonschema",
+    "jsonschema_specifications",
+    "opentelemetry",
+    "re2",
+    "referencing",
+    "rpds",
+)
+
+
+class TemporalUnavailable(Exception):  # noqa: N818  (says what is the case)
+    """The Temporal server does not answer at the configured address; the message says which and why."""
+
+
+def redactor(settings: Settings) -> Redactor:
+    """Takes out known shapes of secrets, and the very secrets this process was started with."""
+    held = (settings.openai_api_key, settings.anthropic_api_key)
+    return Redactor(secret.get_secret_value() for secret in held if secret is not None)
+
+
+def data_converter(blobs: Blobs, redacts: Redactor) -> DataConverter:
+    """How values become payloads; every process must use the same, or it cannot read the others'."""
+
+    class Redacting(RedactingFailureConverter):
+        # The SDK takes a class and makes its own instance, so what the instance needs is bound here.
+        def __init__(self) -> None:
+            super().__init__(redacts)
+
+    return DataConverter(
+        payload_converter_class=PydanticAIPayloadConverter,
+        payload_codec=CompressingCodec(),
+        failure_converter_class=Redacting,
+        external_storage=ExternalStorage(drivers=[BlobDriver(blobs)], payload_size_threshold=CLAIM_BYTES),
+    )
+
+
+async def connect(
+    settings: Settings,
+    *,
+    timeout: timedelta = timedelta(seconds=5),  # noqa: ASYNC109  (the SDK knows none that covers everything)
+) -> Client:
+    """A client for this installation. Raises TemporalUnavailable when the server does not answer within `timeout`."""
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=data_converter(Blobs(settings.blobs), redactor(settings)),
+                plugins=[PydanticAIPlugin()],
+            )
+    except (TimeoutError, RuntimeError, RPCError) as error:
+        # The SDK reports a refused connection as RuntimeError.
+        raise TemporalUnavailable(f"Temporal at {settings.temporal_address}: {error or 'no answer'}") from error
+
+
+def workflow_runner() -> WorkflowRunner:
+    """The sandbox all workflow code runs in. Worker and Replayer must share it, or replays differ from runs."""
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(*_PASSED_THROUGH)
+    return SandboxedWorkflowRunner(restrictions=restrictions)
+
+
+async def ensure_search_attributes(client: Client) -> None:
+    """Register our search attributes where missing: an unknown one would wedge every run at its first step.
+
+    Raises RPCError when the server refuses, e.g. for want of rights (then an operator must add them).
+    """
+    listed = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace)
+    )
+    missing = {name: kind for name, kind in SEARCH_ATTRIBUTES.items() if name not in listed.custom_attributes}
+    if not missing:
+        return
+    try:
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+        )
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            raise
+
+
+class CompressingCodec(PayloadCodec):
+    """zlib for payloads where it saves something; others pass unchanged."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Compress each payload as a whole, metadata included."""
+        return [self._pack(payload) for payload in payloads]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """The inverse. Raises ValueError on a payload that unpacks to more than MAX_PAYLOAD_BYTES."""
+        return [self._unpack(payload) for payload in payloads]
+
+    @staticmethod
+    def _pack(payload: Payload) -> Payload:
+        if len(payload.data) < COMPRESS_BYTES:
+            return payload
+        raw = payload.SerializeToString()
+        packed = zlib.compress(raw, level=6)
+        if len(packed) >= len(raw):
+            return payload
+        return Payload(metadata={"encoding": b"binary/zlib"}, data=packed)
+
+    @staticmethod
+    def _unpack(payload: Payload) -> Payload:
+        if payload.metadata.get("encoding") != b"binary/zlib":
+            return payload
+        unpacker = zlib.decompressobj()
+        raw = unpacker.decompress(payload.data, MAX_PAYLOAD_BYTES)
+        if unpacker.unconsumed_tail:
+            raise ValueError(f"payload unpacks to more than {MAX_PAYLOAD_BYTES} bytes")
+        return Payload.FromString(raw)
+
+
+class BlobDriver(StorageDriver):
+    """Keeps large payloads in the blob store; the history holds their digest. Blobs must outlive the retention time."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    def name(self) -> str:
+        """Stands in every claim: never change it."""
+        return "gatehouse-blobs"
+
+    async def store(
+        self,
+        context: StorageDriverStoreContext,  # noqa: ARG002  (interface)
+        payloads: Sequence[Payload],
+    ) -> list[StorageDriverClaim]:
+        """Raises StoreUnavailable when the disk does not take it."""
+        stored = [await self._blobs.put(payload.SerializeToString()) for payload in payloads]
+        return [StorageDriverClaim(claim_data={"sha256": blob.sha256}) for blob in stored]
+
+    async def retrieve(
+        self,
+        context: StorageDriverRetrieveContext,  # noqa: ARG002  (interface)
+        claims: Sequence[StorageDriverClaim],
+    ) -> list[Payload]:
+        """Raises BlobMissing and BlobDamaged: a payload is whole or not given."""
+        return [Payload.FromString(await self._blobs.read(claim.claim_data["sha256"])) for claim in claims]
+
+
+class RedactingFailureConverter(DefaultFailureConverter):
+    """Takes secrets out of messages, stack traces and details, causes included, before a failure enters a history."""
+
+    def __init__(self, redacts: Redactor) -> None:
+        super().__init__()
+        self._redacts = redacts
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        """As the default, redacted."""
+        super().to_failure(exception, payload_converter, failure)
+        current = failure
+        while True:
+            current.message = self._redacts.text(current.message)
+            current.stack_trace = self._redacts.text(current.stack_trace)
+            for payload in current.application_failure_info.details.payloads:
+                self._redact(payload)
+            if not current.HasField("cause"):
+                return
+            current = current.cause
+
+    def _redact(self, payload: Payload) -> None:
+        """Details are JSON here (codecs come later); anything else is dropped rather than let through unread."""
+        try:
+            value = json.loads(payload.data) if payload.data else None
+        except ValueError:
+            value = None
+        payload.data = json.dumps(self._redacts.json(value)).encode() if payload.data else b""
