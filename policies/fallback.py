@@ -34,23 +34,8 @@ THEN_VARIABLES = WHEN_VARIABLES | {"results"}
 _GAP = r"(?:\s|//[^\n]*\n)*"
 _BANNED = re.compile(rf"\.{_GAP}(map|filter|matches){_GAP}\(")
 _MACRO = re.compile(rf"\.{_GAP}(?:exists|all|exists_one|existsOne){_GAP}\({_GAP}([A-Za-z_]\w*)")
-_FUNCTIONS = frozenset(
-    {
-        "size",
-        "contains",
-        "startsWith",
-        "endsWith",
-        "int",
-        "double",
-        "string",
-        "bool",
-        "dyn",
-        "re",
-        "join",
-        "first",
-        "lines",
-    }
-)
+_FUNCTIONS = frozenset({"size", "contains", "startsWith", "endsWith", "int", "double", "string", "bool", "dyn"})
+"""Of CEL's own; ours are added below."""
 _SYNTAX = re.compile(r"Syntax error: (.*?)(?: expecting | \||$)")
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)?\}")
 
@@ -109,9 +94,10 @@ class Expression:
         unknown = sorted(names - set(variables) - bound)
         if unknown:
             raise ExpressionError(f"unknown variable {unknown[0]!r}; known are {', '.join(sorted(variables))}")
-        functions = sorted(f for f in self._program.functions() if f[0].isalpha() and f not in _FUNCTIONS)
+        known = _FUNCTIONS | _OWN.keys()
+        functions = sorted(f for f in self._program.functions() if f[0].isalpha() and f not in known)
         if functions:
-            raise ExpressionError(f"unknown function {functions[0]!r}; known are {', '.join(sorted(_FUNCTIONS))}")
+            raise ExpressionError(f"unknown function {functions[0]!r}; known are {', '.join(sorted(known))}")
         self._used = names & set(variables)
 
     def evaluate(self, values: Mapping[str, JsonValue]) -> JsonValue:

@@ -142,7 +142,13 @@ def parse_document(text: str, file: str, error: type[SourceError]) -> Document:
         mark = reason.problem_mark
         line = mark.line + 1 if mark else 0
         raise error(
-            Problem(file, line, "", f"not valid YAML: {reason.problem}", "correct the YAML at this line")
+            Problem(
+                file,
+                line,
+                "",
+                f"not valid YAML: {reason.problem}",
+                "correct this line; put text that holds `: ` or ` #` in quotes",
+            )
         ) from reason
     except (yaml.YAMLError, RecursionError) as reason:
         raise error(Problem(file, 0, "", f"not valid YAML: {reason}", "correct the YAML")) from reason
