@@ -98,12 +98,18 @@ class AuditLog:
         async with self.db.read() as own:
             return next(iter(_records(await own.execute(query))), None)
 
-    async def of_run(self, run_id: str, *types: str, conn: AsyncConnection) -> list[AuditRecord]:
-        """All records of a run with one of these types (all types when none is given), in order."""
-        query = sa.select(audit_event).where(audit_event.c.run_id == run_id).order_by(audit_event.c.run_seq)
-        if types:
-            query = query.where(audit_event.c.type.in_(types))
-        return _records(await conn.execute(query))
+    async def event_ids(self, run_id: str, *types: str, conn: AsyncConnection) -> list[str]:
+        """Event ids of the run's records of these types, in order."""
+        query = (
+            sa.select(audit_event.c.event_id)
+            .where(audit_event.c.run_id == run_id, audit_event.c.type.in_(types))
+            .order_by(audit_event.c.run_seq)
+        )
+        return list((await conn.execute(query)).scalars())
+
+    async def count(self, run_id: str, *, conn: AsyncConnection) -> int:
+        """How many records the run has. Holds true until the transaction ends only after `lock`."""
+        return (await conn.execute(_LAST_OF_RUN, {"run_id": run_id})).scalar_one() or 0
 
     async def page(
         self, *, tenant: str | None, run_id: str | None = None, type: str | None = None, after: int = 0,  # noqa: A002

@@ -86,8 +86,11 @@ class Ledger:
         async with self.db.begin() as conn:
             return await self.settle_in(conn, key, result, event)
 
-    async def settle_in(self, conn: AsyncConnection, key: str, result: ToolResult, event: AuditEvent) -> ToolResult:
-        """`settle` as part of a transaction; the audit head stays locked until it ends."""
+    async def settle_in(
+        self, conn: AsyncConnection, key: str, result: ToolResult, event: AuditEvent, *, record: bool = True
+    ) -> ToolResult:  # fmt: skip
+        """`settle` as part of a transaction; the audit head stays locked until it ends. `record` False settles the key
+        without a record: for a call whose intent was never recorded."""
         moment = times.now()
         settled = {"result": result.model_dump_json(), "settled_at": moment}
         unclaimed = {
@@ -99,8 +102,10 @@ class Ledger:
             if row.result is not None:
                 return ToolResult.model_validate_json(row.result)
             await conn.execute(sa.update(table).where(table.c.key == key).values(**settled))
-        [record] = await self._audit.append(event, conn=conn)
-        if canonical_json(record.body) != canonical_json(event.body):
+        if not record:
+            return result
+        [stored] = await self._audit.append(event, conn=conn)
+        if canonical_json(stored.body) != canonical_json(event.body):
             raise LedgerConflict(f"{event.event_id} is recorded already, but not as the outcome of {key}")
         return result
 

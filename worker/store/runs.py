@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from policies.decision import Principal
 from tools.contract import JsonObject, Wire, canonical_json
 from worker.store import times
 from worker.store.database import Database, insert_if_absent
@@ -30,6 +31,8 @@ class Run(Wire):
     """Of the automation and its tools, as resolved when the run was asked for."""
     requester: str
     """Principal id."""
+    principal: Principal | None = None
+    """The requester as authenticated, roles included: what `run.open` compares the workflow's principal with."""
     phase: Phase = Phase.QUEUED
     rung: Rung = Rung.MODEL
     inputs: JsonObject
@@ -93,6 +96,10 @@ class Runs:
             changes["result"] = canonical_json(result.model_dump(mode="json")).decode()
         return await self._change(run_id, changes, conn)
 
+    async def lock(self, run_id: str, *, conn: AsyncConnection) -> None:
+        """Hold other changes of the run's row until the transaction ends."""
+        await conn.execute(sa.select(table.c.id).where(table.c.id == run_id).with_for_update())
+
     async def set_rung(self, run_id: str, rung: Rung, *, conn: AsyncConnection | None = None) -> bool:
         """Say which rung works now; False when there is no such run or it has ended."""
         return await self._change(run_id, {"rung": rung.value}, conn)
@@ -111,7 +118,8 @@ class Runs:
 
 async def _insert(conn: AsyncConnection, run: Run) -> Run:
     values = {
-        **run.model_dump(exclude={"inputs", "files", "result"}),
+        **run.model_dump(exclude={"inputs", "files", "result", "principal"}),
+        "principal": None if run.principal is None else run.principal.model_dump_json(),
         "phase": run.phase.value,
         "rung": run.rung.value,
         "inputs": canonical_json(run.inputs).decode(),
@@ -125,6 +133,8 @@ async def _insert(conn: AsyncConnection, run: Run) -> Run:
 def _run(row: sa.RowMapping) -> Run:
     values: dict[str, Any] = {str(name): value for name, value in row.items()}
     result: str | None = values["result"]
+    principal: str | None = values["principal"]
+    values["principal"] = None if principal is None else Principal.model_validate_json(principal)
     values["inputs"] = _INPUTS.validate_json(values["inputs"])
     values["files"] = _FILES.validate_json(values["files"])
     values["result"] = None if result is None else RunResult.model_validate_json(result)

@@ -1,0 +1,65 @@
+"""Questions to humans as audit events and as phases of a run. Pure."""
+
+from tools.contract import JsonObject, arguments_digest
+from worker.activities.recording import SYSTEM_RUNS, Redact, arguments_fields, text
+from worker.store import times
+from worker.store.approvals import ApprovalRow
+from worker.store.audit import AuditEvent
+from workflows.contracts import ApprovalAnswer, ApprovalRequest, Phase, Question
+
+
+def phase_of(request: ApprovalRequest) -> Phase:
+    """Where a run stands that waits for the answer."""
+    return Phase.AWAITING_HUMAN if request.question is Question.HANDOVER else Phase.AWAITING_APPROVAL
+
+
+def requested(request: ApprovalRequest, redact: Redact) -> AuditEvent:
+    """`approval.requested`."""
+    body: JsonObject = {
+        "approval_id": request.id,
+        "question": request.question.value,
+        "digest": request.digest,
+        "rule": request.rule,
+        "reason": text(redact, request.reason),
+        "policy_version": request.policy_version,
+        "approvers": request.approvers,
+        "deadline": times.to_text(request.deadline),
+        "call": None if request.call is None else arguments_fields(redact, request.call, request.digest),
+        "tool_version": request.tool_version,
+        "effect": request.effect,
+    }
+    event_id = f"{request.run_id}/approval/{request.id}/requested"
+    return AuditEvent(event_id, "approval.requested", request.tenant, request.run_id, request.requester, body)
+
+
+def closed(row: ApprovalRow, redact: Redact) -> AuditEvent:
+    """`approval.<state>`. One event id for all final states: a question ends once."""
+    request, answer = row.request, row.answer
+    body: JsonObject = {
+        "approval_id": request.id,
+        "question": request.question.value,
+        "digest": request.digest,
+        "state": row.state.value,
+        "answer": None if answer is None else _answered(request, answer, redact),
+    }
+    actor = SYSTEM_RUNS if answer is None else answer.principal.id
+    event_id = f"{request.run_id}/approval/{request.id}/closed"
+    return AuditEvent(event_id, f"approval.{row.state.value}", request.tenant, request.run_id, actor, body)
+
+
+def _answered(request: ApprovalRequest, answer: ApprovalAnswer, redact: Redact) -> JsonObject:
+    """What was said, by whom, and the signature that proves it; edited arguments under their own digest."""
+    fields: JsonObject = {
+        "verdict": answer.verdict,
+        "principal": answer.principal.model_dump(mode="json"),
+        "reason": text(redact, answer.reason),
+        "answered_at": times.to_text(answer.answered_at),
+        "key_id": answer.key_id,
+        "signature": answer.signature,
+    }
+    if answer.edited_arguments is not None and request.call is not None:
+        edited = request.call.model_copy(update={"arguments": answer.edited_arguments})
+        fields["edited"] = arguments_fields(redact, edited, arguments_digest(edited.tool, edited.arguments))
+    if answer.output is not None:
+        fields["output"] = redact(dict(answer.output))
+    return fields
