@@ -54,24 +54,24 @@ class Models:
             provider, colon, name = model_id.partition(":")
             build = self._providers.get(provider)
             if build is None or not colon or not name:
-                raise _unconfigured(model_id, f"known are {', '.join(f'{p}:<name>' for p in self._providers)}")
+                raise _unconfigured(f"known are {', '.join(f'{p}:<name>' for p in self._providers)}")
             self._built[model_id] = AccountedModel(build(name), model_id, self._settings.model_timeout_s)
         return self._built[model_id]
 
     def _openai(self, name: str) -> Model:
         if self._settings.openai_api_key is None:
-            raise _unconfigured(f"openai:{name}", "OPENAI_API_KEY is not set")
+            raise _unconfigured("OPENAI_API_KEY is not set")
         key = self._settings.openai_api_key.get_secret_value()
         return self._chat(name, key, self._settings.openai_base_url)
 
     def _practice(self, name: str) -> Model:
         if self._settings.practice_model_url is None:
-            raise _unconfigured(f"practice:{name}", "GATEHOUSE_PRACTICE_MODEL_URL is not set")
+            raise _unconfigured("GATEHOUSE_PRACTICE_MODEL_URL is not set")
         return self._chat(name, "none", self._settings.practice_model_url)
 
     def _anthropic(self, name: str) -> Model:
         if self._settings.anthropic_api_key is None:
-            raise _unconfigured(f"anthropic:{name}", "ANTHROPIC_API_KEY is not set")
+            raise _unconfigured("ANTHROPIC_API_KEY is not set")
         client = AsyncAnthropic(
             api_key=self._settings.anthropic_api_key.get_secret_value(),
             base_url=self._settings.anthropic_base_url,
@@ -114,7 +114,7 @@ class AccountedModel(WrapperModel):
             raise ModelTimeoutError(self._id, f"no answer within {self._timeout_s:g} s") from error
         except ModelAPIError as error:
             if error.retry_after is not None and error.retry_after > MAX_RETRY_AFTER_S:
-                text = f"{self._id}: busy, asks to wait {error.retry_after:.0f} s"
+                text = f"rate limited, asks to wait {error.retry_after:.0f} s"
                 raise ApplicationError(text, type=MODEL_BUSY, non_retryable=True) from error
             raise
         if any(isinstance(part, NativeToolCallPart) for part in response.parts):
@@ -179,5 +179,5 @@ def price_microusd(model_id: str, response: ModelResponse) -> int | None:
     return math.ceil(price * 1_000_000)
 
 
-def _unconfigured(model_id: str, why: str) -> ApplicationError:
-    return ApplicationError(f"{model_id}: not configured: {why}", type=MODEL_UNCONFIGURED, non_retryable=True)
+def _unconfigured(why: str) -> ApplicationError:
+    return ApplicationError(f"not configured: {why}", type=MODEL_UNCONFIGURED, non_retryable=True)

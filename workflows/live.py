@@ -117,6 +117,7 @@ class LiveRun:
         changed = RungChanged(run=self.ref, index=len(self.degraded), from_rung=self.rung, to_rung=to, reason=reason)
         self.degraded.append(reason)
         self.rung = to
+        self.model = None
         await record(ports.record_rung, changed, f"degrade to {to.value}")
         self.publish()
 
