@@ -1,0 +1,221 @@
+"""One human's answer to one pending question: checked, signed, handed to the run, and every refusal on record.
+
+The workflow decides; what is checked here first only gives a friendlier error sooner. Both use the same pure functions
+of policies.approval, so there is one place that says who may answer what.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, NoReturn
+
+from pydantic import Field
+
+from api.errors import FieldProblem, Refused, invalid_fields, not_found
+from api.gateway import ANSWER_S, AnswerRejected, NotRunning, NoWorker, Unreachable
+from api.services import Services
+from api.unreachable import temporal_unreachable
+from api.validation import JsonIn, schema_problems
+from policies.approval import refusal
+from policies.decision import Principal
+from tools.contract import SHA256_PATTERN, JsonObject, Strict, canonical_json
+from worker.store.approvals import ApprovalRow
+from worker.store.audit import AuditEvent
+from worker.store.ids import new_id
+from workflows.contracts import AnswerRefused, ApprovalAnswer, ApprovalRequest, ApprovalState, Question
+
+ANSWER_LIFE = timedelta(minutes=5)
+"""A signed answer that has not reached the run by then is worthless, wherever it got stuck."""
+
+CLOSE_WAIT_S = 3.0
+"""How long the reply waits for the row that people list to show what the run has already accepted."""
+
+Digest = Annotated[str, Field(pattern=SHA256_PATTERN, description="`digest` of the question as you saw it.")]
+Reason = Annotated[str, Field(max_length=2000)]
+
+
+class ApproveIn(Strict):
+    """Yes: to the call as asked, to edited arguments, or (a hand-over) with the job's result."""
+
+    digest: Digest
+    reason: Reason = ""
+    edited_arguments: JsonIn | None = None
+    """Run the tool with these instead; the gate decides about them anew."""
+    output: JsonIn | None = None
+    """Only for a hand-over: the result of the job."""
+
+
+class DenyIn(Strict):
+    """No, and why: the reason is what the agent reads."""
+
+    digest: Digest
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+_STATUS: dict[AnswerRefused, int] = {
+    AnswerRefused.NOT_FOUND: 404,
+    AnswerRefused.SELF_APPROVAL: 403,
+    AnswerRefused.NOT_AN_APPROVER: 403,
+    AnswerRefused.INVALID_ARGUMENTS: 422,
+}
+_TEXT: dict[AnswerRefused, tuple[str, str]] = {
+    AnswerRefused.NOT_FOUND: ("the run does not know this question", "list the pending approvals again"),
+    AnswerRefused.ALREADY_DECIDED: (
+        "somebody has answered already; the first answer stands",
+        "read the approval again",
+    ),
+    AnswerRefused.EXPIRED: (
+        "the deadline has passed, which counts as a denial",
+        "start the run again if it is still needed",
+    ),
+    AnswerRefused.CANCELLED: ("the run was cancelled or has ended", "nothing is left to answer"),
+    AnswerRefused.ARGS_CHANGED: (
+        "the digest is not that of the call now asked about",
+        "read the approval again, then answer",
+    ),
+    AnswerRefused.SELF_APPROVAL: ("you asked for this run, so somebody else must answer", "ask another approver"),
+    AnswerRefused.NOT_AN_APPROVER: (
+        "your roles do not include the one this question asks for",
+        "ask somebody with that role",
+    ),
+    AnswerRefused.BAD_SIGNATURE: (
+        "the run does not accept the key this API signs with",
+        "the run was started with other keys; restore data/keys and restart the API",
+    ),
+    AnswerRefused.INVALID_ARGUMENTS: ("the edited arguments do not fit", "correct them and answer again"),
+}
+
+
+async def give_answer(
+    services: Services,
+    principal: Principal,
+    approval_id: str,
+    verdict: Literal["approve", "deny"],
+    body: ApproveIn | DenyIn,
+) -> ApprovalRow:
+    """Hand the answer to the run and return the question's row afterwards. Raises Refused for every other end."""
+    row = await services.approvals.get(principal.tenant, approval_id)
+    if row is None:
+        raise not_found("approval", approval_id)
+    now = datetime.now(UTC)
+    answer = services.answer_key.sign_answer(
+        ApprovalAnswer(
+            approval_id=approval_id,
+            run_id=row.request.run_id,
+            verdict=verdict,
+            digest=body.digest,
+            edited_arguments=body.edited_arguments if isinstance(body, ApproveIn) else None,
+            output=body.output if isinstance(body, ApproveIn) else None,
+            principal=principal,
+            reason=body.reason,
+            answered_at=now,
+            expires_at=now + ANSWER_LIFE,
+            key_id=services.answer_key.key_id,
+        )
+    )
+    early = refusal(row.request, answer, services.public_keys, now, row.state)
+    if early is not None:
+        await _refuse(services, row, principal, AnswerRefused(early))
+    await _check_shape(services, row, principal, answer)
+    await _send(services, row, principal, answer)
+    return await _closed(services, row)
+
+
+async def _send(services: Services, row: ApprovalRow, principal: Principal, answer: ApprovalAnswer) -> None:
+    try:
+        await services.gateway.answer(answer, _update_id(answer))
+    except AnswerRejected as rejected:
+        await _refuse(services, row, principal, rejected.kind, rejected.detail)
+    except NotRunning:
+        await _refuse(services, row, principal, AnswerRefused.CANCELLED)
+    except NoWorker:
+        raise Refused(
+            503,
+            "no_worker",
+            f"no worker of the runs queue took the answer within {ANSWER_S:g} s; if one comes back within "
+            f"{ANSWER_LIFE.seconds // 60} minutes it may still count",
+            remedy="check that the workers run (`gatehouse doctor`), read the approval again, then answer again",
+            headers={"Retry-After": "5"},
+        ) from None
+    except Unreachable as error:
+        raise temporal_unreachable(error) from error
+
+
+async def _check_shape(services: Services, row: ApprovalRow, principal: Principal, answer: ApprovalAnswer) -> None:
+    """What a person wrote by hand, checked where the definition is at hand; the run checks again with its own."""
+    wrong = list(_misshapen(services, row.request, answer))
+    if wrong:
+        await _record(services, row, principal, AnswerRefused.INVALID_ARGUMENTS)
+        raise invalid_fields(wrong, kind=AnswerRefused.INVALID_ARGUMENTS.value)
+
+
+def _misshapen(services: Services, asked: ApprovalRequest, answer: ApprovalAnswer) -> Iterator[FieldProblem]:
+    if answer.edited_arguments is not None:
+        if asked.question is not Question.CALL or asked.call is None:
+            yield FieldProblem(
+                field="body.edited_arguments", problem="this question is not about a call's arguments",
+                remedy="leave the field out",
+            )  # fmt: skip
+        else:
+            tool = services.catalog.tools.get(asked.call.tool)
+            # Another version may take other arguments: then only the run can tell.
+            if tool is not None and tool.version == asked.tool_version:
+                yield from schema_problems(answer.edited_arguments, tool.parameters, "body.edited_arguments")
+    handover = asked.question is Question.HANDOVER
+    if answer.output is not None and not handover:
+        yield FieldProblem(field="body.output", problem="only a hand-over takes a result", remedy="leave the field out")
+    if handover and answer.verdict == "approve" and answer.output is None:
+        yield FieldProblem(
+            field="body.output",
+            problem="a hand-over is approved with the job's result",
+            remedy="give `output`, or deny",
+        )
+
+
+async def _refuse(
+    services: Services, row: ApprovalRow, principal: Principal, kind: AnswerRefused, detail: str = ""
+) -> NoReturn:
+    await _record(services, row, principal, kind)
+    text, remedy = _TEXT[kind]
+    if kind is AnswerRefused.NOT_AN_APPROVER:
+        text = f"{text} (`{row.request.approvers}`)"
+    if detail and detail != kind.value:
+        text = f"{text}: {detail}"
+    errors: list[FieldProblem] = []
+    if kind is AnswerRefused.INVALID_ARGUMENTS:
+        field = "body.output" if row.request.question is Question.HANDOVER else "body.edited_arguments"
+        errors = [FieldProblem(field=field, problem=detail or text, remedy=remedy)]
+    raise Refused(_STATUS.get(kind, 409), kind.value, text, remedy=remedy, errors=errors)
+
+
+async def _record(services: Services, row: ApprovalRow, principal: Principal, kind: AnswerRefused) -> None:
+    await services.audit.append(
+        AuditEvent(
+            event_id=f"{row.request.run_id}/approval/{row.request.id}/{new_id('refused')}",
+            type="answer.refused",
+            tenant=row.request.tenant,
+            run_id=row.request.run_id,
+            actor=principal.id,
+            body={"approval_id": row.request.id, "kind": kind.value, "roles": list(principal.roles)},
+        )
+    )
+
+
+def _update_id(answer: ApprovalAnswer) -> str:
+    """One id for one meaning: the client library or an impatient client may send the same answer twice."""
+    said: JsonObject = {
+        "approval": answer.approval_id, "verdict": answer.verdict, "digest": answer.digest, "by": answer.principal.id,
+        "edited": answer.edited_arguments, "output": answer.output,
+    }  # fmt: skip
+    return f"{answer.approval_id}-{hashlib.sha256(canonical_json(said)).hexdigest()[:24]}"
+
+
+async def _closed(services: Services, row: ApprovalRow) -> ApprovalRow:
+    """The row once it shows the end; the run closes it right after accepting, and the reply should not look pending."""
+    deadline = asyncio.get_running_loop().time() + CLOSE_WAIT_S
+    current = row
+    while current.state is ApprovalState.PENDING and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+        current = await services.approvals.get(row.request.tenant, row.request.id) or current
+    return current

@@ -1,0 +1,190 @@
+"""Composition root of the HTTP API: opens every part, wires the routes, and serves. `python -m api.app` runs it.
+
+Starts whether or not Temporal answers; without a usable store or policy it does not start, and says why.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from typing_extensions import override
+
+from api import docs, errors
+from api.errors import Problem
+from api.limits import JSON_BODY_BYTES, RequestLimits
+from api.links import API
+from api.routes import approvals, artifacts, audit, automations, events, files, health, keys, me, policy, runs, tools
+from api.services import Services, open_services
+from worker import telemetry, temporal
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+PREFIX = API
+SHUTDOWN_S = 10
+"""How long open requests may take to finish once the process is told to stop."""
+
+ROUTERS: tuple[APIRouter, ...] = (
+    runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
+    audit.router, policy.router, keys.router, me.router, health.router,
+)  # fmt: skip
+
+TAGS = [
+    {"name": "runs", "description": "Start automations, follow them, stop them, fetch what they left."},
+    {"name": "files", "description": "Upload what a run works on."},
+    {"name": "approvals", "description": "Questions to humans, and their answers."},
+    {"name": "automations", "description": "What can be asked for."},
+    {"name": "tools", "description": "What an automation may use."},
+    {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
+    {"name": "policy", "description": "What the gate would say."},
+    {"name": "keys", "description": "API keys of your tenant."},
+    {"name": "me", "description": "Who you are."},
+    {"name": "health", "description": "Probes; no key needed."},
+]
+
+DESCRIPTION = (
+    "Durable AI agents whose every tool call passes a gate, runs in a box and leaves a proof. "
+    "Errors are RFC 9457 problems with a stable `kind`. Lists page by `next_cursor`."
+)
+
+
+def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+    """The application. Its parts are opened when it starts (lifespan), unless `services` brings them opened already."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        if services is not None:
+            app.state.services = services
+            yield
+            return
+        try:
+            async with open_services(settings) as opened:
+                app.state.services = opened
+                log.info(
+                    "api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12]
+                )
+                yield
+        except Exception as error:
+            log.error("api.failed", reason=str(error))  # noqa: TRY400  (uvicorn prints the traceback)
+            raise
+
+    app = FastAPI(
+        title="Gatehouse",
+        version=_version(),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,  # the framework's page loads scripts from elsewhere; ours is drawn here
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    errors.install(app, lambda path: _methods(app, path))
+    app.add_middleware(RequestLimits, limit=_body_limit(settings))
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+    _serve_docs(app)
+    return app
+
+
+def _body_limit(settings: Settings) -> Any:
+    def limit(method: str, path: str) -> int:
+        return settings.upload_bytes if (method, path) == ("POST", f"{PREFIX}/files") else JSON_BODY_BYTES
+
+    return limit
+
+
+def _version() -> str:
+    try:
+        return version("gatehouse")
+    except PackageNotFoundError:
+        return "0"
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the problem schema that every error answer refers to."""
+    if app.openapi_schema is None:
+        spec = get_openapi(
+            title=app.title, version=app.version, description=app.description, tags=app.openapi_tags, routes=app.routes
+        )
+        schemas = spec.setdefault("components", {}).setdefault("schemas", {})
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= problem.pop("$defs", {}) | {"Problem": problem}
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = spec
+    return app.openapi_schema
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """Methods of every documented route that fits the path, and what a public page takes."""
+    found: set[str] = set()
+    for template, operations in openapi(app)["paths"].items():
+        pattern = "[^/]+".join(map(re.escape, re.split(r"\{\w+\}", template)))
+        if template.endswith("/artifacts/{name}"):  # the one parameter that may hold slashes
+            pattern = pattern.removesuffix("[^/]+") + ".+"
+        if re.fullmatch(pattern, path):
+            found |= {method.upper() for method in operations}
+    return sorted(found or {"GET"})
+
+
+def _serve_docs(app: FastAPI) -> None:
+    @app.get("/api/openapi.json", include_in_schema=False)
+    async def openapi_json() -> Response:
+        return JSONResponse(openapi(app))
+
+    @app.get("/api/docs", include_in_schema=False)
+    async def docs_page() -> Response:
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        return HTMLResponse(docs.page(openapi(app)), headers={"Content-Security-Policy": policy})
+
+
+class Server(uvicorn.Server):
+    """Ends open event streams before uvicorn waits for connections to close, which it would do in vain."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._api = app
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        opened = getattr(self._api.state, "services", None)
+        if isinstance(opened, Services):
+            opened.tail.stop()
+        await super().shutdown(sockets)
+
+
+def main() -> int:
+    """Serve until told to stop. Status 1 with one line of reason when a part cannot be opened."""
+    settings = Settings()
+    telemetry.configure(settings.log_level.upper(), process="api", redacts=temporal.redactor(settings))
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports on every readiness probe
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        lifespan="on",
+    )
+    server = Server(config, app)
+    asyncio.run(server.serve())
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

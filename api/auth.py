@@ -1,0 +1,160 @@
+"""Who asks, and whether they may: an API key becomes a Principal, and the policy engine says what it may do.
+
+Routes take one of the annotated principals below; there is no other way to a Principal, so a route without a right is
+visible in its signature. Identity never comes from a body, a query or another header.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.errors import Refused
+from api.services import Services, ServicesDep
+from policies.decision import Principal
+from worker.store.audit import AuditEvent
+from worker.store.ids import new_id
+
+ROLES = ("viewer", "operator", "approver", "auditor", "admin")
+
+UNKNOWN_TENANT = "-"
+"""Tenant of the record about a key nobody owns."""
+
+log = structlog.get_logger(__name__)
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="ApiKey",
+    bearerFormat="gh_<id>_<secret>",
+    description="An API key: `Authorization: Bearer gh_...`. Made by `gatehouse keys create` or POST /api/v1/keys.",
+)
+
+
+class BadKeys:
+    """Caps the audit records about bad keys: whoever has none could otherwise grow the log without end."""
+
+    def __init__(self, per_minute: int = 10) -> None:
+        self._per_minute = per_minute
+        self._window = 0.0
+        self._used = 0
+        self._suppressed = 0
+
+    def take(self) -> int | None:
+        """How many were left out since the last record, or None when this one is left out too."""
+        now = time.monotonic()
+        if now - self._window >= 60:
+            self._window, self._used = now, 0
+        if self._used >= self._per_minute:
+            self._suppressed += 1
+            return None
+        self._used += 1
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed
+
+
+_bad_keys = BadKeys()
+
+
+async def authenticated(
+    request: Request,
+    services: ServicesDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    """The key's principal. Raises Refused 401 with `WWW-Authenticate`."""
+    if credentials is None:
+        raise _unauthenticated("no API key was sent", "")
+    principal = await services.keys.verify(credentials.credentials)
+    if principal is None:
+        await _record_bad_key(services, request)
+        raise _unauthenticated("the API key is unknown, expired or revoked", 'error="invalid_token"')
+    return principal
+
+
+Authenticated = Annotated[Principal, Depends(authenticated)]
+
+
+def allowed(resource: str, action: str) -> Callable[..., Awaitable[Principal]]:
+    """Dependency: the principal, if the engine lets it do `action` on `resource`; else Refused 403, recorded."""
+
+    async def check(request: Request, services: ServicesDep, principal: Authenticated) -> Principal:
+        if services.engine.may(principal, resource, action):
+            return principal
+        needed = roles_for(services, resource, action)
+        await services.audit.append(
+            AuditEvent(
+                event_id=f"access/{new_id('deny')}",
+                type="access.denied",
+                tenant=principal.tenant,
+                run_id=None,
+                actor=principal.id,
+                body={
+                    "resource": resource, "action": action, "method": request.method, "path": request.url.path,
+                    "roles": list(principal.roles), "reason": "role",
+                },
+            )
+        )  # fmt: skip
+        raise Refused(
+            403,
+            "forbidden",
+            f"`{principal.id}` may not {action} {resource}; it needs the role {' or '.join(needed) or '(none has it)'}",
+            remedy="ask an administrator for a key with that role",
+        )
+
+    return check
+
+
+def roles_for(services: Services, resource: str, action: str) -> list[str]:
+    """The roles that have the right, asked of the same engine, least powerful first."""
+    return [r for r in ROLES if services.engine.may(Principal(id="-", roles=(r,)), resource, action)]
+
+
+def _unauthenticated(detail: str, error: str) -> Refused:
+    challenge = 'Bearer realm="gatehouse"' + (f", {error}" if error else "")
+    return Refused(
+        401,
+        "unauthenticated",
+        detail,
+        remedy="send `Authorization: Bearer gh_...` with a valid key",
+        headers={"WWW-Authenticate": challenge},
+    )
+
+
+async def _record_bad_key(services: Services, request: Request) -> None:
+    client = request.client.host if request.client else "unknown"
+    log.warning("access.bad_key", path=request.url.path, client=client)
+    suppressed = _bad_keys.take()
+    if suppressed is None:
+        return
+    await services.audit.append(
+        AuditEvent(
+            event_id=f"access/{new_id('deny')}",
+            type="access.denied",
+            tenant=UNKNOWN_TENANT,
+            run_id=None,
+            actor="unknown",
+            body={
+                "method": request.method, "path": request.url.path[:500], "client": client, "reason": "bad_key",
+                "suppressed": suppressed,
+            },
+        )
+    )  # fmt: skip
+
+
+RunsReader = Annotated[Principal, Depends(allowed("runs", "read"))]
+RunsStarter = Annotated[Principal, Depends(allowed("runs", "start"))]
+RunsCanceller = Annotated[Principal, Depends(allowed("runs", "cancel"))]
+FilesUploader = Annotated[Principal, Depends(allowed("files", "upload"))]
+ArtifactsReader = Annotated[Principal, Depends(allowed("artifacts", "read"))]
+ApprovalsReader = Annotated[Principal, Depends(allowed("approvals", "read"))]
+ApprovalsAnswerer = Annotated[Principal, Depends(allowed("approvals", "answer"))]
+AutomationsReader = Annotated[Principal, Depends(allowed("automations", "read"))]
+ToolsReader = Annotated[Principal, Depends(allowed("tools", "read"))]
+AuditReader = Annotated[Principal, Depends(allowed("audit", "read"))]
+AuditVerifier = Annotated[Principal, Depends(allowed("audit", "verify"))]
+PolicyChecker = Annotated[Principal, Depends(allowed("policy", "check"))]
+KeysReader = Annotated[Principal, Depends(allowed("keys", "read"))]
+KeysCreator = Annotated[Principal, Depends(allowed("keys", "create"))]
+KeysRevoker = Annotated[Principal, Depends(allowed("keys", "revoke"))]

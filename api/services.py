@@ -1,0 +1,89 @@
+"""What the routes work with: every collaborator of the API, opened once by the composition root and closed with it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from api.gateway import Gateway
+from api.tail import Tail
+from policies.engine import PolicyEngine
+from policies.rules import load_rules, rule_paths
+from tools.catalog import BUILT_IN, load_tools
+from worker.automations import Catalog
+from worker.settings import Settings
+from worker.store import signing
+from worker.store.approvals import Approvals
+from worker.store.audit import AuditLog
+from worker.store.blobs import Blobs
+from worker.store.database import Database
+from worker.store.files import Files
+from worker.store.idempotency import Idempotency
+from worker.store.keys import ApiKeys
+from worker.store.runs import Runs
+from worker.store.signing import AnswerKey
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Shared by all requests of the process; every member is safe for concurrent use."""
+
+    settings: Settings
+    database: Database
+    audit: AuditLog
+    runs: Runs
+    approvals: Approvals
+    keys: ApiKeys
+    files: Files
+    blobs: Blobs
+    idempotency: Idempotency
+    catalog: Catalog
+    engine: PolicyEngine
+    answer_key: AnswerKey
+    public_keys: dict[str, str]
+    """Answer keys of this installation, retired ones included: what runs accept."""
+    gateway: Gateway
+    tail: Tail
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
+    """Open everything but Temporal, which is connected to when first needed; close it again at the end.
+
+    Migrates the store. Raises StoreUnavailable, and the errors of rules, automations and tools, which name the file.
+    """
+    database = Database(settings.sql_url)
+    following: asyncio.Task[None] | None = None
+    tail: Tail | None = None
+    try:
+        await database.migrate()
+        audit, blobs = AuditLog(database), Blobs(settings.blobs)
+        tools = load_tools([BUILT_IN, *([settings.home / "tools"] if settings.home else [])])
+        catalog = await Catalog.load(settings.home, blobs, tools)
+        engine = PolicyEngine(load_rules(rule_paths(settings.home), catalog.tools))
+        answer_key = signing.load_or_create(settings.keys)
+        tail = Tail(audit)
+        following = asyncio.create_task(tail.run())
+        yield Services(
+            settings=settings, database=database, audit=audit, runs=Runs(database), approvals=Approvals(database),
+            keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
+            idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
+            public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+        )  # fmt: skip
+    finally:
+        if tail is not None and following is not None:
+            tail.stop()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await database.close()
+
+
+def services(request: Request) -> Services:
+    """The dependency by which a route takes them."""
+    return cast(Services, request.app.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(services)]

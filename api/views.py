@@ -1,0 +1,48 @@
+"""A run as the API shows it."""
+
+from datetime import datetime
+
+from api.links import run_link, temporal_link
+from tools.contract import JsonObject, Wire
+from worker.settings import Settings
+from worker.store.runs import Run
+from workflows.contracts import FileRef, Phase, Rung, RunResult
+
+
+class RunLinks(Wire):
+    """Where to look further."""
+
+    self: str
+    events: str
+    artifacts: str
+    temporal: str
+
+
+class RunOut(Wire):
+    """One run. `phase` says where it stands, `rung` which step of the degrade ladder works or has answered."""
+
+    id: str
+    automation: str
+    automation_version: str
+    phase: Phase
+    rung: Rung
+    requester: str
+    inputs: JsonObject
+    files: tuple[FileRef, ...]
+    result: RunResult | None
+    created_at: datetime
+    updated_at: datetime
+    links: RunLinks
+
+
+def run_out(settings: Settings, run: Run) -> RunOut:
+    """The row, with links."""
+    return RunOut(
+        id=run.id, automation=run.automation, automation_version=run.automation_version, phase=run.phase, rung=run.rung,
+        requester=run.requester, inputs=run.inputs, files=run.files, result=run.result, created_at=run.created_at,
+        updated_at=run.updated_at,
+        links=RunLinks(
+            self=run_link(run.id), events=run_link(run.id, "events"), artifacts=run_link(run.id, "artifacts"),
+            temporal=temporal_link(settings, run.id),
+        ),
+    )  # fmt: skip
