@@ -38,12 +38,16 @@ class Header:
     timeout_s: float
     output_bytes: int
     workspace_bytes: int
+    workspace_growth_bytes: int
     workspace_entries: int
     command: Sequence[str]
 
     def encode(self) -> bytes:
         """As the supervisor reads it."""
-        numbers = (int(self.timeout_s * 1000), self.output_bytes, self.workspace_bytes, self.workspace_entries)
+        numbers = (
+            int(self.timeout_s * 1000), self.output_bytes, self.workspace_bytes, self.workspace_growth_bytes,
+            self.workspace_entries,
+        )  # fmt: skip
         return "\0".join([*map(str, numbers), *self.command]).encode()
 
 

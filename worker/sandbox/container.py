@@ -35,7 +35,9 @@ GRACE_S: Final = 2.0
 REAP_AFTER_S: Final = 90.0
 # Frames, reports and a supervisor's last words beside the program's own output.
 _OVERHEAD_BYTES: Final = 64 << 10
-WORKSPACE_BYTES: Final = 256 << 20
+# What a run's workspace may hold, and how much one call may add when its input files alone are more than that.
+WORKSPACE_BYTES: Final = 512 << 20
+WORKSPACE_GROWTH_BYTES: Final = 64 << 20
 WORKSPACE_ENTRIES: Final = 10_000
 
 
@@ -58,6 +60,10 @@ class Ending(StrEnum):
 
 # Order of the numbers in the supervisor's report.
 _WHY: Final = (None, Ending.TIMEOUT, Ending.OUTPUT_LIMIT, Ending.WORKSPACE_LIMIT, None)
+
+
+class UnknownImage(LookupError):  # noqa: N818
+    """No sandbox image of that name is set up."""
 
 
 class BoxLost(Exception):  # noqa: N818
@@ -124,19 +130,22 @@ class Sandbox:
         return self._facts
 
     async def image(self, name: str) -> ImageRecord:
-        """The recorded image. KeyError for a name nobody set up; SandboxUnavailable when no image was set up at all."""
+        """The recorded image. Raises UnknownImage for a name nobody set up, SandboxUnavailable when there is none."""
         if name not in self._images:
             self._images = await asyncio.to_thread(recorded, self._data)
         if not self._images:
             raise SandboxUnavailable("no sandbox image is set up", f"run `{command(self._data)}`")
-        return self._images[name]
+        try:
+            return self._images[name]
+        except KeyError as error:
+            raise UnknownImage(name) from error
 
     async def run(self, job: Job, *, commit: Callable[[], Awaitable[None]] | None = None) -> Ran:
         """Run one job in a fresh container and wait for its end.
 
         `commit` is awaited when the verified box stands and waits for the job: the last moment at which nothing has
         happened yet; what it raises ends the call. Raises SandboxUnavailable (nothing ran), BoxLost (nobody knows),
-        KeyError (unknown image). When cancelled, kills the container before CancelledError goes on.
+        UnknownImage. When cancelled, kills the container before CancelledError goes on.
         """
         image = await self.image(job.image)
         facts = await self.facts()
@@ -191,9 +200,10 @@ class Sandbox:
             )
 
     async def _converse(self, job: Job, channel: Channel, frames: AsyncIterator[tuple[bytes, bytes]], name: str) -> Ran:
+        writable = job.workspace is not None and job.workspace.writable
         header = Header(
-            job.limits.timeout_s, job.limits.output_bytes,
-            WORKSPACE_BYTES if job.workspace and job.workspace.writable else 0, WORKSPACE_ENTRIES, job.command,
+            job.limits.timeout_s, job.limits.output_bytes, WORKSPACE_BYTES if writable else 0,
+            WORKSPACE_GROWTH_BYTES, WORKSPACE_ENTRIES, job.command,
         )  # fmt: skip
         started, wall = time.monotonic(), time.time()
         out = {STDOUT: bytearray(), STDERR: bytearray()}

@@ -1,0 +1,337 @@
+"""The activities near Docker: `workspace.open`, `tool.run`, `workspace.close`.
+
+One call happens once: its key is claimed in the effect ledger at the last moment before the program starts, and its
+result and audit record are stored in one transaction before the activity completes. Who comes second finds the result,
+or a claim without one, and then runs again only what may be repeated.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from policies.redaction import redact as redact_secrets
+from tools.contract import (
+    CONTENT_LIMIT_CHARS,
+    JsonObject,
+    Repeat,
+    ToolResult,
+    arguments_digest,
+    canonical_json,
+)
+from worker.activities.outcomes import capped, told
+from worker.sandbox.container import BoxLost, Job, Ran, Sandbox, UnknownImage
+from worker.sandbox.engine import SandboxUnavailable
+from worker.sandbox.process import this_process
+from worker.sandbox.workspace import StagingRefused, WorkspaceMissing, Workspaces
+from worker.store.audit import MAX_PAGE, AuditEvent, AuditLog, RunAlreadyClosed
+from worker.store.blobs import BlobDamaged, BlobMissing, Blobs
+from worker.store.database import StoreUnavailable
+from worker.store.events import outcome_body, outcome_id
+from worker.store.ledger import ClaimState, Ledger
+from workflows.contracts import ArtifactRef, RunRef, ToolRun, WorkspaceOpened
+
+HEARTBEAT_S: Final = 1.0
+ACTOR: Final = "system:sandbox"
+# A result in hand is worth waiting for a store that is away: without it the call would have to be run again, or asked.
+_SETTLE_TRIES: Final = 6
+
+
+class _Settled(Exception):  # noqa: N818
+    """Another attempt's result is on record already."""
+
+    def __init__(self, result: ToolResult) -> None:
+        self.result = result
+
+
+class SandboxActivities:
+    """Implements the remote ports of `workflows.ports`.
+
+    `redact` is applied to everything a program wrote before it is stored or handed on.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        ledger: Ledger,
+        blobs: Blobs,
+        workspaces: Workspaces,
+        audit: AuditLog,
+        *,
+        redact: Callable[[str], str] = redact_secrets,
+    ) -> None:
+        self._sandbox = sandbox
+        self._ledger = ledger
+        self._blobs = blobs
+        self._workspaces = workspaces
+        self._audit = audit
+        self._redact = redact
+
+    def all(self) -> list[Callable[..., object]]:
+        """What the sandbox worker registers."""
+        return [self.open_workspace, self.run_tool, self.close_workspace]
+
+    # ------------------------------------------------------------ workspaces
+
+    @activity.defn(name="workspace.open")
+    async def open_workspace(self, opened: WorkspaceOpened) -> None:
+        """See the port."""
+        async with _heartbeats(), _faults():
+            await self._workspaces.open(opened.run.run_id, opened.files)
+
+    @activity.defn(name="workspace.close")
+    async def close_workspace(self, run: RunRef) -> tuple[ArtifactRef, ...]:
+        """See the port."""
+        async with _heartbeats(), _faults():
+            await self._sandbox.clear_run(run.run_id)
+            try:
+                kept = (await self._workspaces.collect(run.run_id)).artifacts
+            except WorkspaceMissing:
+                return await self._recorded_artifacts(run)
+            # A run that is closed on record keeps what was recorded; its volume still has to go.
+            with suppress(RunAlreadyClosed):
+                await self._audit.append(*(_artifact_stored(run, artifact) for artifact in kept))
+            await self._workspaces.remove(run.run_id)
+            return await self._recorded_artifacts(run)
+
+    async def _recorded_artifacts(self, run: RunRef) -> tuple[ArtifactRef, ...]:
+        records = await self._audit.page(tenant=run.tenant, run_id=run.run_id, type="artifact.stored", limit=MAX_PAGE)
+        return tuple(ArtifactRef.model_validate(record.body) for record in records)
+
+    # ------------------------------------------------------------ calls
+
+    @activity.defn(name="tool.run")
+    async def run_tool(self, run: ToolRun) -> ToolResult:
+        """See the port."""
+        _refuse_unsound(run)
+        async with _heartbeats(), _faults():
+            attempt = _Attempt(self, run, activity.info().attempt)
+            return await attempt.until_done_or_drained()
+
+    async def earlier(self, run: ToolRun, attempt: int) -> ToolResult | None:
+        """The result of an earlier attempt; otherwise makes sure that no earlier attempt is still acting.
+
+        Raises ApplicationError outcome_unknown when one may have acted and the call may not be repeated.
+        """
+        known = await self._ledger.get(run.key)
+        if known is not None and known.state is ClaimState.SETTLED:
+            return known.result
+        if known is None and attempt == 1 and run.generation == 1:
+            return None
+        await self._sandbox.fence(run.key)
+        if known is not None and known.generation >= run.generation:
+            # It may have ended between the question and the fence.
+            known = await self._ledger.get(run.key)
+            if known is not None and known.result is not None:
+                return known.result
+            _refuse_repeat(run)
+        return None
+
+    async def claim(self, run: ToolRun, attempt: int) -> None:
+        """Take the key; raises _Settled, or outcome_unknown, when somebody else has it and it may not be repeated."""
+        claim = await self._ledger.claim(
+            run.key, generation=run.generation, tool=run.tool.name, attempt=attempt, owner=this_process()
+        )
+        if claim.result is not None:
+            raise _Settled(claim.result)
+        if claim.state is not ClaimState.NEW:
+            _refuse_repeat(run)
+
+    async def job(self, run: ToolRun, attempt: int) -> Job:
+        """The call as the sandbox runs it. Raises BlobMissing, BlobDamaged, WorkspaceMissing, SandboxUnavailable."""
+        stdin: JsonObject = {"arguments": run.call.arguments, "key": run.key, "call_id": run.call.id}
+        mount = None
+        if run.tool.workspace != "none":
+            mount = await self._workspaces.mount(run.run.run_id, writable=run.tool.workspace == "write")
+        return Job(
+            run_id=run.run.run_id,
+            key=run.key,
+            program=await self._blobs.read(run.tool.program_sha256),
+            stdin=canonical_json(stdin),
+            limits=run.tool.limits,
+            image=run.tool.image,
+            attempt=attempt,
+            workspace=mount,
+        )
+
+    async def execute(self, run: ToolRun, attempt: int, committed: Callable[[], None]) -> ToolResult:
+        """Run the call unless an earlier attempt did; the result is stored and on the audit record when this returns.
+
+        `committed` is called right before the program may start.
+        """
+        if (result := await self.earlier(run, attempt)) is not None:
+            return result
+
+        async def commit() -> None:
+            await self.claim(run, attempt)
+            committed()
+
+        try:
+            ran = await self._sandbox.run(await self.job(run, attempt), commit=commit)
+        except _Settled as settled:
+            return settled.result
+        except UnknownImage as error:
+            raise _refused(f"no sandbox image is called {run.tool.image!r}") from error
+        except BoxLost as error:
+            _refuse_repeat(run)
+            raise ApplicationError(f"the box was lost: {error}", type="worker_lost") from error
+        return await _even_if_cancelled(self._settle(run, ran))
+
+    async def _settle(self, run: ToolRun, ran: Ran) -> ToolResult:
+        for attempt in range(_SETTLE_TRIES):
+            try:
+                result = await self._result(run, ran)
+                return await self._ledger.settle(run.key, result, _call_outcome(run, ran, result))
+            except StoreUnavailable:
+                if attempt == _SETTLE_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _result(self, run: ToolRun, ran: Ran) -> ToolResult:
+        """What the agent reads: redacted, capped, the full text kept as a blob when it did not fit."""
+        outcome, error, text = told(run.tool, ran)
+        text = self._redact(text)
+        full: str | None = None
+        if len(text) > CONTENT_LIMIT_CHARS:
+            full = (await self._blobs.put(text.encode(errors="replace"))).sha256
+            text = capped(text)
+        return ToolResult(
+            outcome=outcome, content=text, error=error, full_sha256=full,
+            duration_ms=ran.duration_ms, exit_code=ran.exit_code,
+        )  # fmt: skip
+
+
+class _Attempt:
+    """One activity attempt of a call: ends early when the worker is told to shut down."""
+
+    def __init__(self, activities: SandboxActivities, run: ToolRun, number: int) -> None:
+        self._activities = activities
+        self._run = run
+        self._number = number
+        self._committed = False
+
+    def _commit(self) -> None:
+        self._committed = True
+
+    async def until_done_or_drained(self) -> ToolResult:
+        work = asyncio.create_task(self._activities.execute(self._run, self._number, self._commit))
+        shutdown = asyncio.create_task(activity.wait_for_worker_shutdown())
+        try:
+            await asyncio.wait({work, shutdown}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                # What may not be repeated is given the worker's whole grace period: killed now, nobody could say what
+                # it did, and a person would be asked.
+                if self._committed and self._run.tool.repeat is not Repeat.SAFE:
+                    return await work
+                await _cancelled(work)
+                if work.cancelled():
+                    raise ApplicationError("the worker is shutting down", type="worker_draining")
+            return await work
+        finally:
+            shutdown.cancel()
+            await _cancelled(work)
+
+
+async def _cancelled(task: "asyncio.Task[ToolResult]") -> None:
+    """Cancel the task and wait for its clean-up: the container is gone afterwards."""
+    if not task.done():
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+async def _even_if_cancelled(work: Coroutine[None, None, ToolResult]) -> ToolResult:
+    """Finish recording what has happened, also when the run is cancelled meanwhile; then give the result."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise
+        return await task
+
+
+# ---------------------------------------------------------------- refusals and faults
+
+
+def _refused(why: str) -> ApplicationError:
+    return ApplicationError(why, type="refused", non_retryable=True)
+
+
+def _refuse_unsound(run: ToolRun) -> None:
+    """What the gate allowed must be what runs, and nothing runs that needs a way out."""
+    if run.call.tool != run.tool.name:
+        raise _refused(f"the call is for {run.call.tool}, the tool is {run.tool.name}")
+    if arguments_digest(run.call.tool, run.call.arguments) != run.digest:
+        raise _refused("the arguments are not the ones the gate allowed")
+    if run.tool.egress:
+        raise _refused(f"{run.tool.name} needs egress to {', '.join(run.tool.egress)}, and egress is closed")
+
+
+def _refuse_repeat(run: ToolRun) -> None:
+    """Raise outcome_unknown unless the tool may be run again."""
+    if run.tool.repeat is not Repeat.SAFE:
+        raise ApplicationError(
+            f"{run.tool.name} may or may not have taken effect and may not be repeated",
+            type="outcome_unknown",
+            non_retryable=True,
+        )
+
+
+@asynccontextmanager
+async def _faults() -> AsyncGenerator[None]:
+    """Faults of our machinery as the error types the port names."""
+    try:
+        yield
+    except SandboxUnavailable as error:
+        raise ApplicationError(str(error), type="sandbox_unavailable", non_retryable=True) from error
+    except (WorkspaceMissing, StagingRefused, BlobMissing, BlobDamaged) as error:
+        raise _refused(str(error)) from error
+    except RunAlreadyClosed as error:
+        raise _refused(f"the run is closed: {error}") from error
+
+
+@asynccontextmanager
+async def _heartbeats() -> AsyncGenerator[None]:
+    """Tell the server every second that this attempt lives; its answer is how a cancellation arrives."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _call_outcome(run: ToolRun, ran: Ran, result: ToolResult) -> AuditEvent:
+    body = outcome_body(call_id=run.call.id, tool=run.tool.name, key=run.key, result=result)
+    more: JsonObject = {
+        "tool_version": run.tool.version,
+        "program_sha256": run.tool.program_sha256,
+        "digest": run.digest,
+        "rule": run.rule,
+        "generation": run.generation,
+        "cpu_ms": ran.cpu_ms,
+        "peak_memory_bytes": ran.peak_memory_bytes,
+    }
+    return AuditEvent(
+        event_id=outcome_id(run.run.run_id, run.call.id), type="call.outcome", tenant=run.run.tenant,
+        run_id=run.run.run_id, actor=ACTOR, body={**body, **more},
+    )  # fmt: skip
+
+
+def _artifact_stored(run: RunRef, artifact: ArtifactRef) -> AuditEvent:
+    name = hashlib.sha256(artifact.name.encode()).hexdigest()[:16]
+    return AuditEvent(
+        event_id=f"{run.run_id}/artifact/{name}", type="artifact.stored", tenant=run.tenant, run_id=run.run_id,
+        actor=ACTOR, body=artifact.model_dump(mode="json"),
+    )  # fmt: skip

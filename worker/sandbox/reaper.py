@@ -1,0 +1,88 @@
+"""Removes what dead workers left behind: containers past their deadline or without a living worker, volumes of runs
+that are closed.
+
+By labels of this installation only, never by a name: others use the same engine.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from tools.contract import JsonObject
+from worker.sandbox import engine as names
+from worker.sandbox.engine import Engine, NotFound, SandboxUnavailable
+from worker.sandbox.process import is_dead
+
+_log: Final = logging.getLogger(__name__)
+PERIOD_S: Final = 60.0
+
+
+class Swept(NamedTuple):
+    """How many containers and volumes a sweep removed."""
+
+    containers: int
+    volumes: int
+
+
+class Reaper:
+    """Sweeps one installation's leftovers.
+
+    `run_closed` says of a run id whether nothing will happen in that run any more; a volume is removed only then.
+    """
+
+    def __init__(self, engine: Engine, owner: str, run_closed: Callable[[str], Awaitable[bool]]) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._run_closed = run_closed
+
+    async def sweep(self) -> Swept:
+        """One pass. Raises SandboxUnavailable when no engine answers."""
+        containers = 0
+        for container in await self._engine.find_containers({names.LABEL_OWNER: self._owner}):
+            if _orphaned(_labels(container)) and await self._engine.remove_container(str(container["Id"])):
+                containers += 1
+        volumes = 0
+        ours = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "workspace"}
+        for volume in await self._engine.find_volumes(ours):
+            run_id = _labels(volume).get(names.LABEL_RUN)
+            if run_id and await self._run_closed(run_id) and await self._remove_volume(str(volume["Name"])):
+                volumes += 1
+        if containers or volumes:
+            _log.warning("removed leftovers: %d containers, %d volumes", containers, volumes)
+        return Swept(containers, volumes)
+
+    async def _remove_volume(self, name: str) -> bool:
+        try:
+            await self._engine.call(lambda api: api.remove_volume(name))
+        except (NotFound, names.Conflict):
+            # Gone meanwhile, or still mounted by a container that the next sweep may find.
+            return False
+        return True
+
+    async def run(self, period_s: float = PERIOD_S) -> None:
+        """Sweep at once and then every `period_s` seconds until cancelled; an engine that is away is waited for."""
+        while True:
+            try:
+                await self.sweep()
+            except SandboxUnavailable as error:
+                _log.warning("no sweep: %s", error)
+            except Exception:  # noqa: BLE001 - see below
+                # Whatever went wrong, without the reaper leftovers would pile up unseen.
+                _log.exception("sweep failed")
+            await asyncio.sleep(period_s)
+
+
+def _labels(found: JsonObject) -> dict[str, str]:
+    labels = found.get("Labels")
+    return {name: str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
+
+
+def _orphaned(labels: dict[str, str]) -> bool:
+    if names.LABEL_KIND not in labels:
+        return False
+    deadline = labels.get(names.LABEL_DEADLINE, "")
+    if deadline.isdigit() and int(deadline) < time.time():
+        return True
+    return is_dead(labels.get(names.LABEL_PROCESS, ""))
