@@ -1,0 +1,1 @@
+"""Whole-system tests: every part its own process, people only through HTTP, faults by kill -9."""

@@ -1,0 +1,263 @@
+"""A whole Gatehouse on free ports in its own data folder, each part a process that a test may kill and start again.
+
+`System.start_all()` brings up Temporal (file-backed), the practice model, three workers and the API, as `gatehouse up`
+does but without the supervisor: here the test decides when something lives again.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+
+from policies.decision import Principal
+from worker.settings import Settings
+from worker.store.audit import AuditLog
+from worker.store.database import Database
+from worker.store.keys import ApiKeys
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("temporal", "practice", "runs", "models", "sandbox", "api")
+FINAL = ("succeeded", "failed", "cancelled")
+
+Json = dict[str, Any]
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class System:
+    """Processes of one installation. Methods named after people's actions go through HTTP."""
+
+    data: Path
+    home: Path | None = None
+    ports: dict[str, int] = field(
+        default_factory=lambda: {name: free_port() for name in ("temporal", "api", "practice")}
+    )
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, subprocess.Popen[bytes]])
+    keys: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every part is started with."""
+        ours = {
+            "GATEHOUSE_DATA": str(self.data),
+            "GATEHOUSE_TEMPORAL_ADDRESS": f"127.0.0.1:{self.ports['temporal']}",
+            "GATEHOUSE_API_PORT": str(self.ports["api"]),
+            "GATEHOUSE_PRACTICE_MODEL_URL": f"http://127.0.0.1:{self.ports['practice']}/v1",
+            "PYTHONPATH": str(ROOT),
+        }
+        if self.home is not None:
+            ours["GATEHOUSE_HOME"] = str(self.home)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "OPENAI_", "ANTHROPIC_"))}
+        return kept | ours
+
+    @property
+    def settings(self) -> Settings:
+        """The same settings, for looking into the store from the test."""
+        return Settings(data=self.data, home=self.home, temporal_address=f"127.0.0.1:{self.ports['temporal']}")
+
+    def command(self, part: str) -> list[str]:
+        """Command line of one part."""
+        if part == "temporal":
+            return [
+                str(Path(sys.executable).with_name("temporal")), "server", "start-dev", "--headless",
+                "--log-level", "error", "--ip", "127.0.0.1", "--port", str(self.ports["temporal"]),
+                "--db-filename", str(self.data / "temporal.db"),
+            ]  # fmt: skip
+        if part == "practice":
+            return [sys.executable, "-m", "worker.practice_model", "--port", str(self.ports["practice"])]
+        if part == "api":
+            return [sys.executable, "-m", "api.app"]
+        return [sys.executable, "-m", "worker.main", "--queue", part]
+
+    def start(self, part: str) -> None:
+        """Start one part; its output goes to `<data>/logs/<part>.log`."""
+        logs = self.data / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / f"{part}.log").open("ab") as log:
+            self.processes[part] = subprocess.Popen(
+                self.command(part), cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def kill(self, part: str) -> None:
+        """kill -9, and wait until the kernel has taken the process away."""
+        process = self.processes.pop(part)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+    async def start_all(self) -> None:
+        """Start everything, make one key per person, and wait until the API reports ready."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.start("temporal")
+        self.start("practice")
+        database = Database(self.settings.sql_url)
+        await database.migrate()
+        keys = ApiKeys(database, AuditLog(database), self.settings.keys)
+        for person, role in (("olga", "operator"), ("ruth", "approver"), ("adam", "admin"), ("vera", "viewer")):
+            _, self.keys[person] = await keys.create(person, Principal(id=person, roles=(role,)))
+        # One principal holding both rights: only separation of duties can stop this one.
+        _, self.keys["both"] = await keys.create("both", Principal(id="both", roles=("operator", "approver")))
+        await database.close()
+        for part in ("runs", "models", "sandbox", "api"):
+            self.start(part)
+        await self.ready()
+
+    async def ready(self, timeout_s: float = 60) -> None:
+        """Wait until `/ready` is green; fail with the logs' tails otherwise."""
+        deadline = time.monotonic() + timeout_s
+        async with self.client("adam") as client:
+            while time.monotonic() < deadline:
+                try:
+                    if (await client.get("/ready")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.2)
+        raise AssertionError(f"not ready after {timeout_s} s\n{self.tails()}")
+
+    def tails(self, lines: int = 15) -> str:
+        """The end of every part's log."""
+        parts = [
+            f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+            for path in sorted((self.data / "logs").glob("*.log"))
+        ]
+        return "\n".join(parts)
+
+    def stop_all(self) -> None:
+        """kill -9 of everything that is left."""
+        for part in list(self.processes):
+            self.kill(part)
+
+    # ------------------------------------------------------------ people
+
+    def client(self, person: str) -> httpx.AsyncClient:
+        """HTTP client with that person's key."""
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.ports['api']}/api/v1",
+            headers={"Authorization": f"Bearer {self.keys[person]}"},
+            timeout=20,
+        )
+
+    async def request(self, person: str, method: str, path: str, timeout_s: float = 40, **kw: Any) -> httpx.Response:
+        """One request, repeated while the API is down or answers 503: what a patient client does."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                async with self.client(person) as client:
+                    response = await client.request(method, path, **kw)
+                if response.status_code != 503 or time.monotonic() > deadline:
+                    return response
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.3)
+
+    async def upload(self, name: str, content: bytes, person: str = "olga") -> str:
+        """Upload one file; its id."""
+        response = await self.request(person, "POST", "/files", params={"name": name}, content=content)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    async def start_run(self, automation: str, key: str, person: str = "olga", **body: Any) -> str:
+        """Start a run under an idempotency key; its id."""
+        response = await self.request(
+            person,
+            "POST",
+            "/runs",
+            json={"automation": automation, "inputs": {}, **body},
+            headers={"Idempotency-Key": key},
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    async def run(self, run_id: str) -> Json:
+        """The run as the API shows it."""
+        response = await self.request("olga", "GET", f"/runs/{run_id}")
+        assert response.status_code == 200, response.text
+        return cast(Json, response.json())
+
+    async def finished(self, run_id: str, timeout_s: float = 90) -> Json:
+        """Wait for a final phase."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            run = await self.run(run_id)
+            if run["phase"] in FINAL:
+                return run
+            await asyncio.sleep(0.3)
+        raise AssertionError(f"run {run_id} not finished after {timeout_s} s: {await self.run(run_id)}\n{self.tails()}")
+
+    async def pending(self, run_id: str, timeout_s: float = 60) -> Json:
+        """Wait for a pending question of the run."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            response = await self.request("ruth", "GET", "/approvals", params={"run": run_id, "state": "pending"})
+            assert response.status_code == 200, response.text
+            if items := response.json()["items"]:
+                return cast(Json, items[0])
+            await asyncio.sleep(0.2)
+        raise AssertionError(f"run {run_id} asked nothing in {timeout_s} s: {await self.run(run_id)}\n{self.tails()}")
+
+    async def answer(self, question: Json, verdict: str, person: str = "ruth", **body: Any) -> httpx.Response:
+        """Approve or deny a question under the digest it was shown with."""
+        return await self.request(
+            person, "POST", f"/approvals/{question['id']}/{verdict}",
+            json={"digest": question["digest"], "reason": "seen by a test", **body},
+        )  # fmt: skip
+
+    async def records(self, run_id: str) -> list[Json]:
+        """Every audit record of the run, in order."""
+        found: list[Json] = []
+        while True:
+            after = found[-1]["seq"] if found else 0
+            response = await self.request("adam", "GET", "/audit", params={"run": run_id, "after": after, "limit": 200})
+            assert response.status_code == 200, response.text
+            items = response.json()["items"]
+            found += items
+            if len(items) < 200:
+                return found
+
+    async def until_record(self, run_id: str, kind: str, nth: int = 1, timeout_s: float = 60) -> Json:
+        """Wait until the run's nth record of a type exists."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            same = [r for r in await self.records(run_id) if r["type"] == kind]
+            if len(same) >= nth:
+                return same[nth - 1]
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"no {nth}. {kind} in {timeout_s} s\n{self.tails()}")
+
+    # ------------------------------------------------------------ what the host sees
+
+    def leftovers(self, run_id: str) -> list[str]:
+        """Containers and volumes of the run that still exist."""
+        label = f"label=gatehouse.run={run_id}"
+        return docker("ps", "-aq", "--filter", label) + docker("volume", "ls", "-q", "--filter", label)
+
+    async def boxed(self, run_id: str, timeout_s: float = 30) -> str:
+        """Wait until a call of the run is in its container; the container's id."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            labels = ("--filter", f"label=gatehouse.run={run_id}", "--filter", "label=gatehouse.kind=call")
+            if running := docker("ps", "-q", *labels):
+                return running[0]
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"no container of {run_id} in {timeout_s} s\n{self.tails()}")
+
+
+def docker(*arguments: str) -> list[str]:
+    """Lines of a Docker command's output."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.split()
