@@ -35,9 +35,14 @@ def _intent(_: Event, body: Obj) -> str:
     return f"call {visible(body.get('tool'))} {_shown(body.get('arguments'))}"
 
 
-def _gate(_: Event, body: Obj) -> str:
-    reason = f": {visible(body['reason'])}" if body.get("reason") else ""
-    return f"  gate: {_word(body.get('verdict'))} by rule {visible(body.get('rule'))}{reason}"
+def _gate(_: Event, body: Obj) -> str | None:
+    decision: Obj = body.get("decision") or {}
+    again = bool(body.get("gate_pass"))
+    if again and decision.get("verdict") != "deny":
+        return None  # asked again right before running, and nothing has changed
+    reason = f": {visible(decision['reason'])}" if decision.get("reason") else ""
+    when = "gate, asked again" if again else "gate"
+    return f"  {when}: {_word(decision.get('verdict'))} by rule {visible(decision.get('rule'))}{reason}"
 
 
 def _outcome(_: Event, body: Obj) -> str:
@@ -58,31 +63,29 @@ def _model(_: Event, body: Obj) -> str:
 
 
 def _question(_: Event, body: Obj) -> str:
-    asked: Obj = body.get("request") or body
     what = {"handover": "the job itself (every machine rung gave up)", "unknown_outcome": "a call of unknown outcome"}
-    about = what.get(str(asked.get("question")), "this call")
-    role = visible(asked.get("approvers"))
+    about = what.get(str(body.get("question")), "this call")
+    role = visible(body.get("approvers"))
     return (
-        f"  {_word('pending')}: {about} waits for a {role} until {until(asked.get('deadline'))}\n"
-        f"    gatehouse approvals show {visible(asked.get('id') or asked.get('approval_id'))}"
+        f"  {_word('pending')}: {about} waits for a {role} until {until(body.get('deadline'))}\n"
+        f"    gatehouse approvals show {visible(body.get('approval_id'))}"
     )
 
 
 def _answered(event: Event, body: Obj) -> str:
-    answer: Obj = body.get("answer") or body
+    answer: Obj = body.get("answer") or {}
     who = event.record.get("actor")
-    edited = " with edited arguments" if answer.get("edited_arguments") is not None else ""
+    edited = f" with edited arguments {_shown(answer['edited'].get('arguments'))}" if answer.get("edited") else ""
     reason = f": {visible(answer['reason'])}" if answer.get("reason") else ""
     return f"  {_word(event.type.removeprefix('approval.'))} by {visible(who)}{edited}{reason}"
 
 
 def _closed(_: Event, body: Obj) -> str:
-    result: Obj = body.get("result") or body
-    failure = f": {visible(result['failure'])}" if result.get("failure") else ""
-    return f"run {_word(result.get('phase'))} on rung {visible(result.get('rung'))}{failure}"
+    failure = f": {visible(body['failure'])}" if body.get("failure") else ""
+    return f"run {_word(body.get('phase'))} on rung {visible(body.get('rung'))}{failure}"
 
 
-_LINES: dict[str, Callable[[Event, Obj], str]] = {
+_LINES: dict[str, Callable[[Event, Obj], str | None]] = {
     "run.requested": lambda event, _: f"requested by {visible(event.record.get('actor'))}",
     "run.opened": lambda _, __: "started",
     "model.requested": _model,

@@ -14,6 +14,7 @@ def up(
     practice_model: Annotated[
         bool, typer.Option("--practice-model", help="Also run the practice model: fixed rules, no intelligence.")
     ] = False,
+    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
     """Run Temporal, three workers and the API; restart what dies. Ctrl-C stops everything."""
     from api.supervisor import addresses, control
@@ -25,7 +26,8 @@ def up(
     data = settings.data.resolve()
     try:
         if not detach:
-            control.run_here(settings, say, practice_model=practice_model)
+            mode = "background" if background else "foreground"
+            control.run_here(settings, say, practice_model=practice_model, mode=mode)
             return
         if not StateFiles(data).held:
             control.run_detached(settings, say, practice_model=practice_model)

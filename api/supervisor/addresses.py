@@ -17,12 +17,16 @@ class PortTakenError(Exception):
 
 @dataclass(frozen=True)
 class Addresses:
-    """Base addresses of a running system; `practice_model` and `temporal_ui` only where this system has them."""
+    """How to reach a running system; `practice_model` and `temporal_ui` only where it has them."""
 
     api: str
     temporal: str
     temporal_ui: str | None = None
     practice_model: str | None = None
+    providers: str = ""
+    """Names of the model providers that have a key, comma-separated."""
+    mode: str = "foreground"
+    """`foreground` (somebody's terminal) or `background`."""
 
     def write(self, data: Path) -> None:
         """Replace `data`/addresses.json in one step."""

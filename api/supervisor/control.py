@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from api.supervisor import addresses
@@ -20,7 +20,7 @@ STOP_S = 40.0
 Say = Callable[[str], None]
 
 
-def run_here(settings: Settings, say: Say, *, practice_model: bool) -> None:
+def run_here(settings: Settings, say: Say, *, practice_model: bool, mode: str = "foreground") -> None:
     """Be the supervisor until told to stop. Raises AlreadyRunningError, PortTakenError, StartError."""
     data = settings.data.resolve()
     state = StateFiles(data)
@@ -29,7 +29,7 @@ def run_here(settings: Settings, say: Say, *, practice_model: bool) -> None:
     left = state.end_leftovers()
     if left:
         say(f"ended what an earlier start left behind: {', '.join(left)}")
-    layout = plan(settings, process_environment(), practice_model=practice_model)
+    layout = plan(settings, process_environment(), practice_model=practice_model, mode=mode)
     _say_moved(settings, layout.addresses, say)
 
     def on_ready() -> None:
@@ -63,19 +63,26 @@ def describe(found: dict[str, str]) -> list[str]:
     return lines
 
 
-def run_detached(settings: Settings, say: Say, *, practice_model: bool) -> None:
-    """Start a supervisor in the background and return once it is ready. Raises StartError with its last words."""
+def run_detached(
+    settings: Settings, say: Say, *, practice_model: bool, environment: Mapping[str, str] | None = None
+) -> None:
+    """Start a supervisor in the background and return once it is ready. Raises StartError with its last words.
+
+    `environment`: what it runs with, by default this process's.
+    """
     data = settings.data.resolve()
     logs = data / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / "supervisor.log"
     (data / addresses.FILE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "api.cli", "up", *(["--practice-model"] if practice_model else [])]
+    command = [sys.executable, "-m", "api.cli", "up", "--background"]
+    command += ["--practice-model"] if practice_model else []
+    inherited = process_environment() if environment is None else environment
     with log.open("ab") as sink:
         offset = sink.tell()
         process = subprocess.Popen(  # noqa: S603  (our own program)
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
-            env={**process_environment(), "GATEHOUSE_DATA": str(data), "NO_COLOR": "1"},
+            env={**inherited, "GATEHOUSE_DATA": str(data), "NO_COLOR": "1"},
         )  # fmt: skip
     until = time.monotonic() + DETACH_S
     while time.monotonic() < until:

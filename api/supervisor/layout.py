@@ -42,7 +42,9 @@ class Layout:
         return [c for c in (self.temporal, self.practice_model) if c] + self.others
 
 
-def plan(settings: Settings, environment: Mapping[str, str], *, practice_model: bool) -> Layout:
+def plan(
+    settings: Settings, environment: Mapping[str, str], *, practice_model: bool, mode: str = "foreground"
+) -> Layout:
     """Choose ports and commands. Raises PortTakenError. Nothing is started."""
     taken: set[int] = set()
     host = settings.api_host
@@ -60,8 +62,9 @@ def plan(settings: Settings, environment: Mapping[str, str], *, practice_model: 
         practice_port = choose("127.0.0.1", PRACTICE_PORT, taken)
         practice_url = f"http://127.0.0.1:{practice_port}/v1"
     addresses = Addresses(
-        api=f"http://{reach}:{api_port}", temporal=temporal, temporal_ui=ui, practice_model=practice_url
-    )
+        api=f"http://{reach}:{api_port}", temporal=temporal, temporal_ui=ui, practice_model=practice_url,
+        providers=",".join(providers(settings)), mode=mode,
+    )  # fmt: skip
     common = {
         **environment,
         "GATEHOUSE_DATA": str(settings.data.resolve()),
@@ -79,6 +82,12 @@ def plan(settings: Settings, environment: Mapping[str, str], *, practice_model: 
         practice_model=_practice_model(practice_port, logs, common) if practice_model else None,
         others=[*(_worker(queue, logs, common) for queue in QUEUES), _api(reach, api_port, logs, common)],
     )
+
+
+def providers(settings: Settings) -> list[str]:
+    """Model providers that have a key."""
+    keys = {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
+    return [name for name, key in keys.items() if key]
 
 
 def _port(address: str, default: int) -> int:
