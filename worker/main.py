@@ -1,0 +1,219 @@
+"""One worker process: `python -m worker.main --queue runs|models|sandbox`. The composition root of all three.
+
+runs     workflow code and its recording activities: SQL, no provider keys, no Docker
+models   model requests: provider keys, no SQL, no Docker
+sandbox  tool calls: the Docker engine and SQL, no provider keys
+Each process imports only what its queue needs. SIGTERM and SIGINT drain it: work in hand is finished or handed back.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, cast
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from worker import telemetry, temporal
+from worker.settings import Settings
+from worker.store.signing import public_keys
+from workflows.contracts import QUEUE_MODELS, QUEUE_RUNS, QUEUE_SANDBOX
+
+Queue = Literal["runs", "models", "sandbox"]
+
+DRAIN = timedelta(seconds=20)
+"""How long a stopping worker lets activities finish before it cancels them."""
+STICKY = timedelta(seconds=3)
+"""After a worker died, how long its runs wait for it before another takes over."""
+MAX_WAIT_S = 10.0
+
+log = structlog.stdlib.get_logger("gatehouse.worker")
+
+
+async def serve(queue: Queue, settings: Settings) -> None:
+    """Poll the queue until a signal comes, then drain. Raises what makes it impossible to start (policy, store)."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    client = await _connected(settings, stop)
+    if client is None:
+        return
+    compose = {"runs": _runs, "models": _models, "sandbox": _sandbox}[queue]
+    async with compose(settings, client) as worker:
+        polling, stopping = asyncio.create_task(worker.run()), asyncio.create_task(stop.wait())
+        log.info("polling", queue=worker.task_queue)
+        await asyncio.wait({polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not polling.done():
+            log.info("draining", queue=worker.task_queue)
+            await worker.shutdown()
+        await polling
+    log.info("stopped", queue=queue)
+
+
+async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
+    """A client as soon as Temporal answers; None when stopped first."""
+    wait_s = 0.2
+    while not stop.is_set():
+        try:
+            client = await temporal.connect(settings)
+            await temporal.ensure_search_attributes(client)
+        except (temporal.TemporalUnavailable, RPCError) as error:
+            log.warning("waiting for Temporal", reason=str(error), wait_s=wait_s)
+            try:
+                await asyncio.wait_for(stop.wait(), wait_s)
+            except TimeoutError:
+                wait_s = min(wait_s * 2, MAX_WAIT_S)
+            continue
+        return client
+    return None
+
+
+class _AnswerKeys(Mapping[str, str]):
+    """The public answer keys as they lie on disk now: the API may make one after this worker started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, key_id: str) -> str:
+        return public_keys(self._folder)[key_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(public_keys(self._folder))
+
+    def __len__(self) -> int:
+        return len(public_keys(self._folder))
+
+
+@asynccontextmanager
+async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
+    from policies.engine import PolicyEngine  # noqa: PLC0415  (only this queue may need it, see the module's text)
+    from policies.rules import load_rules, rule_paths  # noqa: PLC0415
+    from tools.catalog import BUILT_IN, load_tools  # noqa: PLC0415
+    from worker.activities.gate import GateActivities  # noqa: PLC0415
+    from worker.activities.records import RecordActivities  # noqa: PLC0415
+    from worker.activities.rules import RuleActivities  # noqa: PLC0415
+    from worker.store.approvals import Approvals  # noqa: PLC0415
+    from worker.store.audit import AuditLog  # noqa: PLC0415
+    from worker.store.database import Database  # noqa: PLC0415
+    from worker.store.ledger import Ledger  # noqa: PLC0415
+    from worker.store.runs import Runs  # noqa: PLC0415
+    from workflows.automation import AutomationWorkflow  # noqa: PLC0415
+
+    folders = [BUILT_IN, *([settings.home / "tools"] if settings.home else [])]
+    engine = PolicyEngine(load_rules(rule_paths(settings.home), set(load_tools(folders))))
+    db = Database(settings.sql_url)
+    try:
+        await db.migrate()
+        audit = AuditLog(db)
+        keys = _AnswerKeys(settings.keys)
+        records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys)
+        yield Worker(
+            client,
+            task_queue=QUEUE_RUNS,
+            workflows=[AutomationWorkflow],
+            activities=[*records.all(), *GateActivities(engine, audit).all(), *RuleActivities().all()],
+            workflow_runner=temporal.workflow_runner(),
+            # Everything here is local: a remote activity on this queue would be somebody's mistake or worse.
+            no_remote_activities=True,
+            sticky_queue_schedule_to_start_timeout=STICKY,
+            graceful_shutdown_timeout=DRAIN,
+        )
+    finally:
+        await db.close()
+
+
+@asynccontextmanager
+async def _models(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
+    from pydantic_ai.durable_exec.temporal import TemporalDurability  # noqa: PLC0415
+
+    from worker.models import Models  # noqa: PLC0415
+    from workflows.agents import build_agent  # noqa: PLC0415
+
+    durability = TemporalDurability[None].from_agent(build_agent(Models(settings).resolve))
+    if durability is None:
+        raise RuntimeError("the agent has no durability: model requests would not be recorded")
+    yield Worker(
+        client,
+        task_queue=QUEUE_MODELS,
+        activities=durability.temporal_activities,
+        max_concurrent_activities=50,
+        graceful_shutdown_timeout=DRAIN,
+    )
+
+
+@asynccontextmanager
+async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
+    from worker.activities.sandbox import SandboxActivities  # noqa: PLC0415
+    from worker.sandbox.engine import Engine, SandboxUnavailable, installation_id  # noqa: PLC0415
+    from worker.sandbox.proven import ProvenSandbox  # noqa: PLC0415
+    from worker.sandbox.reaper import Reaper  # noqa: PLC0415
+    from worker.sandbox.workspace import Workspaces  # noqa: PLC0415
+    from worker.store.audit import AuditLog  # noqa: PLC0415
+    from worker.store.blobs import Blobs  # noqa: PLC0415
+    from worker.store.database import Database  # noqa: PLC0415
+    from worker.store.ledger import Ledger  # noqa: PLC0415
+    from worker.store.runs import Runs  # noqa: PLC0415
+
+    data, blobs, db = settings.data.resolve(), Blobs(settings.blobs), Database(settings.sql_url)
+    async with Engine(settings.docker_host) as engine:
+        sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data))
+        runs = Runs(db)
+
+        async def closed(run_id: str) -> bool:
+            run = await runs.get(None, run_id)
+            return run is not None and run.phase.final
+
+        reaping = asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())
+        try:
+            await db.migrate()
+            try:
+                await sandbox.prove()
+            except SandboxUnavailable as error:
+                # Calls fail with this reason until it is mended; nothing ever runs outside a box instead.
+                log.error("no sandbox", problem=error.problem, remedy=error.remedy)  # noqa: TRY400  (it says it all)
+            audit = AuditLog(db)
+            workspaces = Workspaces(sandbox, blobs)
+            activities = SandboxActivities(sandbox, Ledger(db, audit), blobs, workspaces, audit)
+            yield Worker(
+                client,
+                task_queue=QUEUE_SANDBOX,
+                activities=activities.all(),
+                max_concurrent_activities=16,
+                graceful_shutdown_timeout=DRAIN,
+            )
+        finally:
+            reaping.cancel()
+            await sandbox.close()
+            await db.close()
+
+
+def main() -> None:
+    """Serve one queue. Exit status 0 after a signal, 1 when it could not start or fell over."""
+    parser = argparse.ArgumentParser(prog="python -m worker.main")
+    parser.add_argument("--queue", choices=["runs", "models", "sandbox"], required=True)
+    queue = cast("Queue", parser.parse_args().queue)
+    settings = Settings()
+    telemetry.configure(settings.log_level, process=f"worker-{queue}", redacts=temporal.redactor(settings))
+    status = 0
+    try:
+        asyncio.run(serve(queue, settings))
+    except Exception:
+        log.exception("cannot go on", queue=queue)
+        status = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    # Not sys.exit: the Temporal SDK's runtime can abort the process (SIGABRT) while the interpreter winds down.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
