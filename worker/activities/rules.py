@@ -3,6 +3,7 @@
 An activity, not workflow code, so that the expression engine can change without breaking the replay of running runs.
 """
 
+import logging
 from collections.abc import Callable
 
 from temporalio import activity
@@ -11,6 +12,8 @@ from policies.fallback import THEN_VARIABLES, WHEN_VARIABLES, Expression, Expres
 from tools.contract import JsonObject, Outcome, ToolCall
 from workflows.contracts import RulesAnswer, RulesAsked
 from workflows.spec import FallbackRule, RuleCall
+
+log = logging.getLogger(__name__)
 
 
 class RuleActivities:
@@ -24,8 +27,8 @@ class RuleActivities:
     async def next_by_rules(self, asked: RulesAsked) -> RulesAnswer:
         """First matching rule; then its calls in order; then its answer. Fails closed:
 
-        - a rule whose `when` cannot be evaluated does not apply; the next is tried, and when none applies the problem
-          is reported;
+        - a rule whose `when` cannot be evaluated does not apply; the next is tried. The problem is reported when
+          none applies, and logged otherwise;
         - a call that did not succeed (denied, expired, failed, unknown) ends the rule with a problem, unless the call
           is `optional`; an optional call whose arguments cannot be rendered is skipped;
         - an answer that cannot be rendered is a problem.
@@ -44,10 +47,14 @@ def next_step(asked: RulesAsked) -> RulesAnswer:
     problems: list[str] = []
     for rule in asked.automation.definition.rules:
         try:
-            if _holds(rule.when, asked, WHEN_VARIABLES):
-                return _follow(rule, asked)
+            if not _holds(rule.when, asked, WHEN_VARIABLES):
+                continue
         except ExpressionError as error:
             problems.append(f"rule {rule.id}: when: {error}")
+            continue
+        if problems:  # an answer with a problem would end the rung; what was skipped is the operator's to see
+            log.warning("fallback rules of %s were skipped: %s", asked.automation.name, "; ".join(problems))
+        return _follow(rule, asked)
     return RulesAnswer(rule=None, problem="; ".join(problems) or None)
 
 
