@@ -1,0 +1,256 @@
+"""A whole installation in the test's own process: real server, store, policy and boxes; only its models are scripted.
+
+`House.start` puts a run where the API would; what people do goes through signed answers, as the API signs them.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from pydantic_ai.durable_exec.temporal import TemporalDurability
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+
+from policies.decision import Decision, GateRequest, Principal, Verdict
+from policies.engine import PolicyEngine
+from policies.rules import load_rules, rule_paths
+from tests.fixtures.provider import Provider
+from tests.workflows.tools import TOOLS
+from tools.contract import JsonObject
+from worker import temporal
+from worker.activities.gate import GateActivities
+from worker.activities.records import RecordActivities
+from worker.activities.rules import RuleActivities
+from worker.activities.sandbox import SandboxActivities
+from worker.models import Models
+from worker.sandbox.container import Sandbox
+from worker.sandbox.workspace import Workspaces
+from worker.settings import Settings
+from worker.store.approvals import Approvals
+from worker.store.audit import AuditLog, AuditRecord
+from worker.store.blobs import Blobs
+from worker.store.database import Database
+from worker.store.ledger import Ledger
+from worker.store.runs import Run, Runs
+from worker.store.signing import AnswerKey, load_or_create, public_keys
+from workflows import contracts
+from workflows.agents import build_agent
+from workflows.automation import RUN_FAILED, AutomationWorkflow
+from workflows.contracts import AnswerAccepted, ApprovalAnswer, ApprovalRequest, RunRequest, RunResult, RunState
+from workflows.spec import AutomationFile, AutomationSpec, resolve
+
+OLGA = Principal(id="olga", roles=("operator",))
+RUTH = Principal(id="ruth", roles=("approver",))
+OUTPUT: JsonObject = {
+    "type": "object",
+    "properties": {"said": {"type": "string"}},
+    "required": ["said"],
+    "additionalProperties": False,
+}
+
+
+class ArgumentGate:
+    """The real engine, stricter where a text begins with a marker: rules on arguments, before there are conditions."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+        self.version = engine.version
+
+    def decide(self, request: GateRequest) -> Decision:
+        """`lead:` asks another role, `never:` denies; else as the engine says."""
+        decision = self._engine.decide(request)
+        text = str(request.arguments.get("text", ""))
+        if text.startswith("never:"):
+            return decision.model_copy(update={"verdict": Verdict.DENY, "rule": "never", "reason": "not that"})
+        if text.startswith("lead:"):
+            return decision.model_copy(update={"verdict": Verdict.ASK, "rule": "lead", "approvers": "lead"})
+        return decision
+
+
+def automation(*models: str, **changes: Any) -> AutomationSpec:
+    """An automation that may use every test tool."""
+    fields: dict[str, Any] = {
+        "apiVersion": "gatehouse/v1",
+        "name": "practice-run",
+        "version": "1.0",
+        "description": "d",
+        "owner": "o",
+        "instructions": "Do as scripted.",
+        "inputs": {"type": "object"},
+        "tools": tuple(TOOLS),
+        "models": models,
+        "output": OUTPUT,
+    }
+    return resolve(AutomationFile.model_validate({**fields, **changes}), tuple(t.spec for t in TOOLS.values()))
+
+
+@dataclass(frozen=True)
+class Started:
+    """One run on its way."""
+
+    id: str
+    handle: "WorkflowHandle[AutomationWorkflow, RunResult]"
+
+    async def result(self, timeout_s: float = 60) -> RunResult:
+        """How it ended, failed runs included. Raises CancelledError's WorkflowFailureError for a cancelled one."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.handle.result()
+        except WorkflowFailureError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.type == RUN_FAILED:
+                return RunResult.model_validate(error.cause.details[0])
+            raise
+
+    async def state(self) -> RunState:
+        """The `state` query."""
+        return await self.handle.query(contracts.QUERY_STATE, result_type=RunState)
+
+    async def question(self, nth: int = 1, timeout_s: float = 30) -> ApprovalRequest:
+        """Wait until the nth question of the run is pending."""
+        return (await self.questions(f"{self.id}.{nth}", timeout_s=timeout_s))[0]
+
+    async def questions(self, *ids: str, timeout_s: float = 30) -> list[ApprovalRequest]:
+        """Wait until all of these are pending."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            waiting = {q.id: q for q in (await self.state()).waiting}
+            if all(id_ in waiting for id_ in ids):
+                return [waiting[id_] for id_ in ids]
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{ids} not asked: {await self.state()}")
+
+
+@dataclass(frozen=True)
+class House:
+    """The parts, and what people do with them."""
+
+    client: Client
+    settings: Settings
+    provider: Provider
+    db: Database
+    audit: AuditLog
+    runs: Runs
+    approvals: Approvals
+    blobs: Blobs
+    key: AnswerKey
+    sandbox: Sandbox
+
+    async def start(self, spec: AutomationSpec, *, by: Principal = OLGA, inputs: JsonObject | None = None) -> Started:
+        """Ask for a run as the API does: its row first, then its workflow."""
+        run_id = f"run_{uuid4().hex[:20]}"  # noqa: TID251  (not in a workflow)
+        now = datetime.now(UTC)
+        request = RunRequest(
+            run_id=run_id, principal=by, automation=spec, inputs=inputs or {}, answer_keys=public_keys(self.settings.keys)
+        )
+        await self.runs.insert(
+            Run(
+                id=run_id, tenant=by.tenant, automation=spec.name, automation_version=spec.definition.version,
+                digest=spec.digest, requester=by.id, principal=by, inputs=request.inputs, created_at=now, updated_at=now,
+            )
+        )  # fmt: skip
+        handle = await self.client.start_workflow(
+            AutomationWorkflow.run, request, id=run_id, task_queue=contracts.QUEUE_RUNS
+        )
+        return Started(run_id, handle)
+
+    def signed(self, question: ApprovalRequest, verdict: str, by: Principal = RUTH, **changes: Any) -> ApprovalAnswer:
+        """An answer as the API would sign it."""
+        now = datetime.now(UTC)
+        unsigned = ApprovalAnswer.model_validate(
+            {
+                "approval_id": question.id, "run_id": question.run_id, "verdict": verdict, "digest": question.digest,
+                "principal": by, "answered_at": now, "expires_at": now + timedelta(days=30), "key_id": "", **changes,
+            }
+        )  # fmt: skip
+        return self.key.sign_answer(unsigned)
+
+    async def send(self, run: Started, answer: ApprovalAnswer) -> AnswerAccepted:
+        """Send an answer. Raises WorkflowUpdateFailedError when it is refused."""
+        return await run.handle.execute_update(contracts.UPDATE_ANSWER, answer, result_type=AnswerAccepted)
+
+    async def say(
+        self, run: Started, question: ApprovalRequest, verdict: str, by: Principal = RUTH, **changes: Any
+    ) -> AnswerAccepted:
+        """Answer a question."""
+        return await self.send(run, self.signed(question, verdict, by, **changes))
+
+    async def records(self, run: Started, type_: str | None = None) -> list[AuditRecord]:
+        """Audit records of the run, in order."""
+        return await self.audit.page(tenant=None, run_id=run.id, type=type_, limit=500)
+
+    async def outcomes(self, run: Started) -> dict[str, str]:
+        """Call id -> recorded outcome; fails unless every intent has exactly one."""
+        intents = [str(r.body["call_id"]) for r in await self.records(run, "call.intent")]
+        found = [(str(r.body["call_id"]), str(r.body["outcome"])) for r in await self.records(run, "call.outcome")]
+        assert sorted(intents) == sorted(call for call, _ in found), f"intents {intents}, outcomes {found}"
+        return dict(found)
+
+    async def effects(self, result: RunResult) -> list[str]:
+        """What the tools really did, from the artifact they append to: one text per execution."""
+        return [str(e["text"]) for e in await self.effect_lines(result)]
+
+    async def effect_lines(self, result: RunResult) -> list[dict[str, Any]]:
+        """As `effects`, whole."""
+        found = [a for a in result.artifacts if a.name == "effects.jsonl"]
+        if not found:
+            return []
+        return [json.loads(line) for line in (await self.blobs.read(found[0].sha256)).splitlines()]
+
+
+@asynccontextmanager
+async def opened(
+    address: str, provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings
+) -> AsyncIterator[House]:
+    """The installation with its three workers polling."""
+    db = Database(settings.sql_url)
+    await db.migrate()
+    for tool in TOOLS.values():
+        await blobs.put(tool.program)
+    audit, runs, approvals = AuditLog(db), Runs(db), Approvals(db)
+    key = load_or_create(settings.keys)
+    client = await temporal.connect(settings)
+    house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox)
+    async with workers(house):
+        yield house
+    await db.close()
+
+
+@asynccontextmanager
+async def workers(house: House, *, cached: int = 1000) -> AsyncIterator[None]:
+    """The three workers; `cached=0` makes the runs worker replay every run at every step."""
+    engine = PolicyEngine(load_rules(rule_paths(None), set(TOOLS) | _BUILT_IN))
+    ledger = Ledger(house.db, house.audit)
+    records = RecordActivities(house.audit, house.runs, house.approvals, ledger, public_keys(house.settings.keys))
+    gate = GateActivities(ArgumentGate(engine), house.audit)
+    boxes = SandboxActivities(house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit)
+    durability = TemporalDurability[None].from_agent(build_agent(Models(house.settings).resolve))
+    assert durability is not None
+    async with (
+        Worker(
+            house.client, task_queue=contracts.QUEUE_RUNS, workflows=[AutomationWorkflow],
+            activities=[*records.all(), *gate.all(), *RuleActivities().all()],
+            workflow_runner=temporal.workflow_runner(), no_remote_activities=True, max_cached_workflows=cached,
+        ),
+        Worker(house.client, task_queue=contracts.QUEUE_MODELS, activities=durability.temporal_activities),
+        Worker(house.client, task_queue=contracts.QUEUE_SANDBOX, activities=boxes.all()),
+    ):  # fmt: skip
+        yield
+
+
+_BUILT_IN: Sequence[str] | set[str] = {"http_request"}
+
+
+def signed_by_another(answer: ApprovalAnswer, key: AnswerKey) -> ApprovalAnswer:
+    """The same answer with a signature of a key the run does not trust, under the trusted key's id."""
+    forged = key.sign_answer(answer)
+    return forged.model_copy(update={"key_id": answer.key_id})
+
+
+__all__ = ["OLGA", "RUTH", "House", "Started", "automation", "opened", "replace", "signed_by_another", "workers"]
