@@ -141,7 +141,7 @@ class Gateway:
     async def exists(self, run_id: str) -> bool:
         """Whether a workflow of this id was ever started (within retention). Raises Unreachable."""
         try:
-            async with _faults(self._settings):
+            async with _faults(self._settings, within_s=2):
                 await (await self._handle(run_id)).describe(rpc_timeout=timedelta(seconds=2))
         except NotRunning:
             return False
@@ -159,7 +159,7 @@ class Gateway:
         """
         handle = await self._handle(answer.run_id)
         try:
-            async with _faults(self._settings, sent=True), asyncio.timeout(ANSWER_S):
+            async with _faults(self._settings, sent=True, within_s=ANSWER_S + 1), asyncio.timeout(ANSWER_S):
                 return await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (an untyped overload)
                     UPDATE_ANSWER,
                     answer,
@@ -179,10 +179,17 @@ class Gateway:
 
 
 @asynccontextmanager
-async def _faults(settings: Settings, *, sent: bool = False) -> AsyncGenerator[None, None]:
-    """Turn RPC failures into Unreachable (or NotRunning) with the server's reason."""
+async def _faults(settings: Settings, *, sent: bool = False, within_s: float = START_S) -> AsyncGenerator[None, None]:
+    """Turn RPC failures into Unreachable (or NotRunning) with the server's reason, and bound the call as a whole: an
+    RPC's own timeout is for one attempt, and the client repeats attempts for ten seconds."""
+    bound = asyncio.timeout(within_s)
     try:
-        yield
+        async with bound:
+            yield
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        raise Unreachable(f"{settings.temporal_address}: no answer in {within_s:g} s", sent=sent) from error
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
             raise NotRunning(error.message) from error

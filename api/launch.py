@@ -173,7 +173,8 @@ async def _write(services: Services, conn: AsyncConnection, principal: Principal
     run = await services.runs.insert(
         Run(
             id=run_id, tenant=principal.tenant, automation=definition.name, automation_version=definition.version,
-            digest=checked.spec.digest, requester=principal.id, principal=principal, inputs=checked.inputs, files=checked.files,
+            digest=checked.spec.digest, requester=principal.id, principal=principal, inputs=checked.inputs,
+            files=checked.files,
             created_at=now, updated_at=now,
         ),
         conn=conn,
@@ -209,9 +210,13 @@ async def _start(
     if run.phase is not Phase.QUEUED:
         return  # an earlier request with this key got it started before it died
     request = RunRequest(
-        run_id=run.id, principal=run.principal or principal, automation=checked.spec, inputs=run.inputs, files=run.files,
+        run_id=run.id,
+        principal=run.principal or principal,  # as first authenticated: the run's first step compares
+        automation=checked.spec,
+        inputs=run.inputs,
+        files=run.files,
         answer_keys=services.public_keys,
-    )  # fmt: skip
+    )
     try:
         await services.gateway.start(request, _details(services, run))
     except Unreachable as error:
