@@ -26,27 +26,37 @@ _SHAPES = (
     r"\bgithub_pat_[A-Za-z0-9_]{22,255}",
     r"\bglpat-[A-Za-z0-9_-]{20,}",  # GitLab
     r"\bsk-[A-Za-z0-9_-]{20,}",  # OpenAI, Anthropic and others
-    r"\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b",  # AWS access key id
+    r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[0-9A-Z])[0-9A-Z]{16}\b",  # AWS access key id
     r"\bAIza[0-9A-Za-z_-]{35}",  # Google
     r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",  # Slack
+    r"\bhooks\.slack\.com/services/[A-Za-z0-9/]{20,}",
+    r"\b[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
+    r"\b[0-9a-f]{32}-us[0-9]{1,2}\b",  # Mailchimp
+    r"\bsq0(?:csp|atp)-[A-Za-z0-9\\_-]{22,}",  # Square
     r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16,}",  # Stripe
     r"\bnpm_[A-Za-z0-9]{36}",
     r"\bpypi-AgE[A-Za-z0-9_-]{40,}",
     r"\bhf_[A-Za-z0-9]{30,}",
     r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",  # SendGrid
 )
+# `_pass` and not `pass`: "pass: 12 tests" is no secret.
 _NAMES = (
-    r"(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key"
+    r"(?:password|passwd|passphrase|_pass|pwd|secret|token|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key"
     r"|account[_-]?key|auth[_-]?key|signing[_-]?key|credentials?)"
 )
+_SPACES = r"[ \t]{0,4}"
+_IS = rf"{_SPACES}(?:=>|[:!]?={{1,3}}|:){_SPACES}"
 # What stays before and after the secret is captured; what is between is replaced.
 _KEPT = (
     r"((?i:\bbearer)\s+)[A-Za-z0-9._~+/=-]{12,}",
     r"((?i:\bauthorization\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:basic|token|apikey))\s+)[A-Za-z0-9._~+/=-]{6,}",
     r"(\b[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,100}:)[^\s@\"'<>/]+(@)",
-    rf"((?i:{_NAMES})\\?[\"']?\s{{0,4}}(?:=>|[:=])\s{{0,4}}\\?\")[^\"\\\n]+",
-    rf"((?i:{_NAMES})\\?[\"']?\s{{0,4}}(?:=>|[:=])\s{{0,4}}\\?')[^'\\\n]+",
-    rf"((?i:{_NAMES})\s{{0,4}}(?:=|:[ \t])[ \t]{{0,4}})[^\s\"',;&{{}}\[\]()\\]{{4,}}",
+    rf"((?i:{_NAMES})\\?[\"'`]?{_IS}\\?\")[^\"\\\n]+",
+    rf"((?i:{_NAMES})\\?[\"'`]?{_IS}\\?')[^'\\\n]+",
+    rf"((?i:{_NAMES})\\?[\"'`]?{_IS}`)[^`\n]+",
+    rf"((?i:{_NAMES})(?:{_SPACES}(?:=>|:?={{1,3}}){_SPACES}|:[ \t]+))[^\s\"'`,;&\\]{{4,}}",
+    rf"((?i:{_NAMES}):)[^\s\"'`,;&\\/]{{16,}}",
+    rf"((?:\s|\A)(?i:--?[a-z0-9-]{{0,40}}{_NAMES})\s+[\"']?)[^\s\"']{{4,}}",  # an option on a command line
 )
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
