@@ -7,6 +7,7 @@ A reviewer, played by this program, answers the question each run asks. Exit sta
 
 import argparse
 import asyncio
+import contextlib
 import secrets
 import sys
 import time
@@ -83,7 +84,7 @@ def _show(settings: Settings, log: Path | None, started: float) -> int:
     found = _timed(clock, "model given back", system.give_models_back)
     verified = _timed(clock, "audit verify", lambda: verify(settings))
     clock["whole"] = time.monotonic() - started
-    return demo_account.tell(found, files, (first, second), verified, clock)
+    return demo_account.tell(settings, found, files, (first, second), verified, clock)
 
 
 def input_files(settings: Settings, log: Path | None) -> list[Path]:
@@ -129,9 +130,8 @@ def perform(operator: Client, reviewer: Client, files: list[Path], answer: Calla
 def _question(reviewer: Client, approval_id: str) -> Obj:
     say("\n  -- what demo-reviewer sees (gatehouse approvals show) --")
     found = reviewer.get(f"/approvals/{approval_id}")
-    sys.stdout.flush()
-    questions.put_question(found)
-    sys.stdout.flush()
+    with contextlib.redirect_stdout(sys.stderr):  # here it is progress, not the result
+        questions.put_question(found)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.commands.account import CallAccount
 from api.commands.output import paint, put, put_fields, put_table, span, visible
+from worker.settings import Settings
 
 if TYPE_CHECKING:
     from deploy.demo import Told
@@ -27,6 +28,7 @@ class Verified:
 
 
 def tell(
+    settings: Settings,
     found: dict[str, str],
     files: Sequence[Path],
     runs: "tuple[Told, Told]",
@@ -41,13 +43,17 @@ def tell(
     put_fields([("verify", "ok" if verified.ok else "fail"), ("records", verified.count), ("head", verified.head)])
     put_fields([("problem", verified.problem)])
     put(paint("\nWhere to look", "bold"))
-    put_fields([("API", f"{found['api']}/api/v1"), ("OpenAPI page", f"{found['api']}/api/docs")])
-    put_fields([("Temporal UI", found.get("temporal_ui", ""))])
-    put_fields([(f"run {n} in Temporal", t.run["links"]["temporal"]) for n, t in enumerate(runs, 1)])
+    key = settings.keys / "demo-operator.key"
     put_fields(
-        [("as demo-operator", "export GATEHOUSE_KEY=$(cat .gatehouse/keys/demo-operator.key); gatehouse runs list")]
+        [
+            ("API", f"{found['api']}/api/v1"),
+            ("OpenAPI page", f"{found['api']}/api/docs"),
+            ("Temporal UI", found.get("temporal_ui", "")),
+            *((f"run {n} there", told.run["links"]["temporal"]) for n, told in enumerate(runs, 1)),
+            ("command line", f".venv/bin/gatehouse --key-file {key} runs list"),
+            ("stop it", "make down"),
+        ]
     )
-    put_fields([("stop it", "make down")])
     put(paint("\nWhere the time went", "bold"))
     put("  ".join(f"{name} {span(seconds)}" for name, seconds in clock.items()))
     return _check(promises(runs, verified, rotated=len(files) > 1))
@@ -86,12 +92,14 @@ def _tell_run(number: int, told: "Told", files: Sequence[Path]) -> None:
     output: Obj = result.get("output") or {}
     put("")
     put_fields([(name, value) for name, value in output.items()])
-    lines = told.report.splitlines()
+    lines = [line for line in told.report.splitlines() if line.strip()]
     put(paint(f"\n  report.md ({len(told.report.encode())} bytes), its first lines:", "dim"))
     for line in lines[:EXCERPT_LINES]:
         put(f"  | {visible(line)[:140]}")
     if len(lines) > EXCERPT_LINES:
-        put(f"  | ... {len(lines) - EXCERPT_LINES} more; gatehouse runs artifacts {run['id']} --get out/report.md -o -")
+        put(
+            f"  | ... {len(lines) - EXCERPT_LINES} more lines: gatehouse runs artifacts {run['id']} --get report.md -o -"
+        )
 
 
 def _row(call: CallAccount) -> tuple[object, ...]:

@@ -40,15 +40,17 @@ def _gate(_: Event, body: Obj) -> str | None:
     again = bool(body.get("gate_pass"))
     if again and decision.get("verdict") != "deny":
         return None  # asked again right before running, and nothing has changed
-    reason = f": {visible(decision['reason'])}" if decision.get("reason") else ""
-    when = "gate, asked again" if again else "gate"
-    return f"  {when}: {_word(decision.get('verdict'))} by rule {visible(decision.get('rule'))}{reason}"
+    told = decision.get("reason") and decision.get("verdict") != "allow"
+    reason = f": {visible(decision['reason'])}" if told else ""
+    when = "gate asked again" if again else "gate"
+    rule = visible(decision.get("rule"))
+    return f"  {visible(body.get('tool'))}: {when}: {_word(decision.get('verdict'))} by rule {rule}{reason}"
 
 
 def _outcome(_: Event, body: Obj) -> str:
     took = f" in {span(body['duration_ms'] / 1000)}" if body.get("duration_ms") else ""
     error = f" ({visible(body['error'])})" if body.get("error") else ""
-    return f"  {_word(body.get('outcome'))}{error}{took}"
+    return f"  {visible(body.get('tool'))}: {_word(body.get('outcome'))}{error}{took}"
 
 
 def _degraded(_: Event, body: Obj) -> str:
@@ -67,7 +69,7 @@ def _question(_: Event, body: Obj) -> str:
     about = what.get(str(body.get("question")), "this call")
     role = visible(body.get("approvers"))
     return (
-        f"  {_word('pending')}: {about} waits for a {role} until {until(body.get('deadline'))}\n"
+        f"  {_word('pending')}: {about} waits for a person with the role {role} until {until(body.get('deadline'))}\n"
         f"    gatehouse approvals show {visible(body.get('approval_id'))}"
     )
 

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from api.doctor.finding import Finding, fail, ok, warn
+from api.supervisor import addresses
 from worker.settings import Settings
 from worker.store.database import Database, StoreUnavailable
 from worker.store.migration import HEAD
@@ -50,12 +51,13 @@ def _readable_by_others(path: Path) -> bool:
 
 def models(settings: Settings) -> list[Finding]:
     """Which providers have a key. Never the key."""
+    running = addresses.read(settings.data)
     configured = [
         name
         for name, present in (
             ("OpenAI", settings.openai_api_key),
             ("Anthropic", settings.anthropic_api_key),
-            ("practice model", settings.practice_model_url),
+            ("practice model (no intelligence)", settings.practice_model_url or running.get("practice_model")),
         )
         if present
     ]

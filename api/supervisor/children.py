@@ -31,6 +31,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     identity: Identity | None = None
     deaths: int = 0
+    _log_start: int = 0
     _since: float = field(default_factory=time.monotonic)
 
     @property
@@ -43,6 +44,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.trim_log()
         with self.log.open("ab") as sink:
+            self._log_start = sink.tell()
             self.process = await asyncio.create_subprocess_exec(
                 *[sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *self.argv],
                 stdin=asyncio.subprocess.DEVNULL,
@@ -62,6 +64,12 @@ class Child:
             if not self.running or (self.identity and bound.__file__ not in self.identity.command):
                 return
             await asyncio.sleep(0.005)
+
+    def logged(self, words: bytes) -> bool:
+        """Whether the program has written these words since it was started last."""
+        with self.log.open("rb") as source:
+            source.seek(self._log_start)
+            return words in source.read(1 << 20)
 
     def pause_before_restart(self) -> float:
         """Count a death; seconds to wait before the next start (0.5, 1, 2, ... 30)."""

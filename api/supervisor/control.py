@@ -16,7 +16,7 @@ from api.supervisor.system import StartError, Supervisor
 from worker.settings import Settings
 
 DETACH_S = 180.0
-STOP_S = 40.0
+STOP_S = 60.0
 Say = Callable[[str], None]
 
 

@@ -136,7 +136,14 @@ def _worker(queue: str, logs: Path, env: Mapping[str, str]) -> Child:
     if queue != "sandbox":
         prefixes += ENGINE_VARIABLES
     argv = [sys.executable, "-m", "worker.main", "--queue", queue]
-    return Child(f"worker-{queue}", argv, without(env, *prefixes), logs / f"worker-{queue}.log")
+    child = Child(f"worker-{queue}", argv, without(env, *prefixes), logs / f"worker-{queue}.log")
+
+    async def serves() -> bool:
+        # A worker listens nowhere; it says so when it has begun to ask for work.
+        return child.running and child.logged(b'"polling"')
+
+    child.serves = serves
+    return child
 
 
 def _api(host: str, port: int, logs: Path, env: Mapping[str, str]) -> Child:
