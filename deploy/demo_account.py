@@ -97,9 +97,7 @@ def _tell_run(number: int, told: "Told", files: Sequence[Path]) -> None:
     for line in lines[:EXCERPT_LINES]:
         put(f"  | {visible(line)[:140]}")
     if len(lines) > EXCERPT_LINES:
-        put(
-            f"  | ... {len(lines) - EXCERPT_LINES} more lines: gatehouse runs artifacts {run['id']} --get report.md -o -"
-        )
+        put(f"  | ... {len(lines) - EXCERPT_LINES} more: gatehouse runs artifacts {run['id']} --get report.md -o -")
 
 
 def _row(call: CallAccount) -> tuple[object, ...]:
