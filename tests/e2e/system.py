@@ -7,7 +7,6 @@ does but without the supervisor: here the test decides when something lives agai
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, cast
 import httpx
 
 from policies.decision import Principal
+from tests.fixtures.temporal import free_port
 from worker.settings import Settings
 from worker.store.audit import AuditLog
 from worker.store.database import Database
@@ -28,13 +28,6 @@ PARTS = ("temporal", "practice", "runs", "models", "sandbox", "api")
 FINAL = ("succeeded", "failed", "cancelled")
 
 Json = dict[str, Any]
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -103,6 +96,8 @@ class System:
         self.data.mkdir(parents=True, exist_ok=True)
         self.start("temporal")
         self.start("practice")
+        image = [sys.executable, "-m", "worker.sandbox.images", "ensure", "--data", str(self.data)]
+        subprocess.run(image, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         database = Database(self.settings.sql_url)
         await database.migrate()
         keys = ApiKeys(database, AuditLog(database), self.settings.keys)

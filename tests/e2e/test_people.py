@@ -21,7 +21,7 @@ async def test_denied_means_it_never_ran_and_the_agent_is_told(system: System) -
     question = await system.pending(run_id)
     assert (await system.answer(question, "deny", reason="keep them for the auditors")).status_code == 200
     run = await system.finished(run_id)
-    assert run["phase"] == "succeeded"
+    assert run["phase"] == "succeeded", (run, system.tails())
     assert run["result"]["output"].get("deleted", []) == []
     assert await outcome_of(system, run_id, "delete_files") == "denied"
 
