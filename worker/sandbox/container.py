@@ -18,6 +18,7 @@ from typing import Final
 from tools.contract import JsonObject, Limits
 from worker.sandbox import engine as names
 from worker.sandbox.channel import READY, REPORT, STDERR, STDOUT, Channel, ChannelClosed, Header
+from worker.sandbox.docker_api import DockerApi
 from worker.sandbox.engine import Engine, EngineFacts, NotFound, SandboxUnavailable
 from worker.sandbox.images import ImageRecord, command, recorded
 from worker.sandbox.process import this_process
@@ -150,8 +151,8 @@ class Sandbox:
         image = await self.image(job.image)
         facts = await self.facts()
         box = Box(image.id, facts.architecture, job.limits, _INIT, self._labels(job), job.workspace)
-        async with self._slots:
-            return await self._run_in(box, job, commit)
+        await self._slots.acquire()
+        return await self._run_in(box, job, commit)
 
     def _labels(self, job: Job) -> dict[str, str]:
         return {
@@ -168,29 +169,59 @@ class Sandbox:
         # The name is ours, so that a container can be removed whose create request was cancelled or never answered.
         name = f"gatehouse-call-{secrets.token_hex(12)}"
         body = box.body()
-        created = asyncio.ensure_future(self.engine.call(lambda api: api.create_container_from_config(body, name)))
+        requests: list[asyncio.Future[object]] = []
         channel: Channel | None = None
+
+        async def ask(work: Callable[[DockerApi], object]) -> None:
+            # A request that was sent goes on when its caller is cancelled: the removal has to wait for its end.
+            requests.append(asyncio.ensure_future(self.engine.call(work)))
+            await asyncio.shield(requests[-1])
+
         try:
-            await asyncio.shield(created)
+            await ask(lambda api: api.create_container_from_config(body, name))
             channel = await Channel.open(self.engine, name)
             frames = channel.frames()
             async with asyncio.timeout(START_TIMEOUT_S):
-                await self.engine.call(lambda api: api.start(name))
+                await ask(lambda api: api.start(name))
                 await self._verify(box, name)
                 kind, _ = await anext(frames, (b"", b""))
             if kind != READY:
-                raise SandboxUnavailable("the box did not come up", channel.complaint or "see the engine's log")
+                raise SandboxUnavailable("the box did not come up", channel.complaint or "see the engine's log")  # noqa: TRY301
             if commit is not None:
                 await commit()
-            return await self._converse(job, channel, frames, name)
-        except NotFound as error:
-            raise SandboxUnavailable(f"the engine does not know it: {error}", f"run `{command(self._data)}`") from error
-        except TimeoutError as error:
-            raise SandboxUnavailable(f"no box within {START_TIMEOUT_S:.0f} s", "the engine is overloaded") from error
-        finally:
-            if channel is not None:
-                channel.close()
-            await self._remove(name, created)
+            ran = await self._converse(job, channel, frames, name)
+        except BaseException as error:
+            await asyncio.shield(self._let_go(name, channel, requests))
+            if isinstance(error, NotFound):
+                problem = f"the engine does not know the image or volume: {error}"
+                raise SandboxUnavailable(problem, f"run `{command(self._data)}`") from error
+            if isinstance(error, TimeoutError):
+                raise SandboxUnavailable(
+                    f"no box within {START_TIMEOUT_S:.0f} s", "the engine is overloaded"
+                ) from error
+            raise
+        # The program is dead and its box about to vanish: the result need not wait for that.
+        self._let_go(name, channel, requests)
+        return ran
+
+    def _let_go(
+        self, name: str, channel: Channel | None, requests: list[asyncio.Future[object]]
+    ) -> "asyncio.Task[None]":
+        """Drop the connection and see the container gone, in the background; then the slot is free."""
+        if channel is not None:
+            channel.close()
+
+        async def work() -> None:
+            try:
+                await asyncio.gather(*requests, return_exceptions=True)
+                await self.engine.dispose(name)
+            finally:
+                self._slots.release()
+
+        task = asyncio.create_task(work())
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        return task
 
     async def _verify(self, box: Box, name: str) -> None:
         inspected = await self.engine.call(lambda api: api.inspect_container(name))
@@ -247,19 +278,6 @@ class Sandbox:
             )
         return False
 
-    async def _remove(self, name: str, created: "asyncio.Future[JsonObject]") -> None:
-        """Remove the container; goes on in the background when the caller is cancelled while waiting."""
-
-        async def work() -> None:
-            with suppress(Exception):
-                await created
-            await self.engine.remove_container(name)
-
-        task = asyncio.create_task(work())
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
-        await asyncio.shield(task)
-
     async def fence(self, key: str) -> int:
         """Remove every container of this call, whoever started it; gives their number.
 
@@ -275,7 +293,7 @@ class Sandbox:
     async def _remove_all(self, labels: Mapping[str, str]) -> int:
         wanted = {names.LABEL_OWNER: self.owner, names.LABEL_KIND: "call", **labels}
         found = await self.engine.find_containers(wanted)
-        gone = await asyncio.gather(*(self.engine.remove_container(str(c["Id"])) for c in found))
+        gone = await asyncio.gather(*(self.engine.dispose(str(c["Id"]), patience_s=0) for c in found))
         if not all(gone):
             raise SandboxUnavailable("a container of an earlier attempt cannot be removed", "see `docker ps -a`")
         return len(found)

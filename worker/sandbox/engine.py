@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -214,26 +215,48 @@ class Engine:
             "use unix://, or tcp:// without TLS on a private network, for instance through an SSH tunnel",
         )
 
-    async def remove_container(self, container: str, *, tries: int = 7) -> bool:
-        """Kill and remove; True when it is gone or going, False when the engine would not for all tries.
+    async def dispose(self, container: str, *, patience_s: float = 0.5) -> bool:
+        """See a container gone; True when it is, False when the engine would not let it go in about 15 s.
 
-        Transient refusals (500 "directory not empty", 409 "removal in progress") are retried for about 6 s.
+        A box removes itself when it ends (AutoRemove). A second remover at that very moment can leave an entry that
+        the engine lists for ever and no longer knows, so we wait, then kill and wait, and only then remove.
         """
-        for attempt in range(tries):
+        if await self._gone(container, patience_s):
+            return True
+        with suppress(NotFound, Conflict, SandboxUnavailable):
+            await self.call(lambda api: api.kill(container))
+        if await self._gone(container, 5.0):
+            return True
+        for attempt in range(7):
+            # Transient refusals, such as 500 "directory not empty", pass.
+            with suppress(Conflict, SandboxUnavailable):
+                await self._remove(container)
+            if await self._gone(container, 0.1 * 2**attempt):
+                return True
+        return False
+
+    async def _gone(self, container: str, within_s: float) -> bool:
+        """Wait until the engine does not know it any more; one that never ran is removed on the way."""
+        deadline = time.monotonic() + within_s
+        pause = 0.02
+        while True:
             try:
-                await self.call(lambda api: api.remove_container(container, force=True, v=True))
+                state = (await self.call(lambda api: api.inspect_container(container))).get("State")
+                if isinstance(state, dict) and state.get("Status") == "created":
+                    await self._remove(container)
+                    return True
             except NotFound:
                 return True
-            except Conflict as error:
-                if "already in progress" in str(error):
-                    return True
-            except SandboxUnavailable:
-                if attempt == tries - 1:
-                    return False
-            else:
-                return True
-            await asyncio.sleep(0.05 * 2**attempt)
-        return False
+            except (Conflict, SandboxUnavailable):
+                pause = max(pause, 0.1)
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+
+    async def _remove(self, container: str) -> None:
+        with suppress(NotFound):
+            await self.call(lambda api: api.remove_container(container, force=True, v=True))
 
     async def find_containers(self, labels: Mapping[str, str]) -> list[JsonObject]:
         """Summaries of all containers, stopped ones too, that carry every one of these labels."""

@@ -41,7 +41,7 @@ class Reaper:
         """One pass. Raises SandboxUnavailable when no engine answers."""
         containers = 0
         for container in await self._engine.find_containers({names.LABEL_OWNER: self._owner}):
-            if _orphaned(_labels(container)) and await self._engine.remove_container(str(container["Id"])):
+            if _orphaned(_labels(container)) and await self._engine.dispose(str(container["Id"])):
                 containers += 1
         volumes = 0
         ours = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "workspace"}

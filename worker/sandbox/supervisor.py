@@ -26,6 +26,7 @@ TICK_S = 0.05
 WORKSPACE_TICK_S = 0.25
 DRAIN_S = 0.05
 GROWTH_ENTRIES = 1000
+COUNT_AT_MOST = 1_000_000
 WAIT_FOR_JOB_S = 60
 PROGRAM = "/work/run.py"
 WORKSPACE = "/workspace"
@@ -133,7 +134,7 @@ class Run:
         self.watched = self.workspace_bytes > 0 and os.access(WORKSPACE, os.W_OK)
         if self.watched:
             # What earlier calls left must not keep this one from tidying up: what is there may grow a little.
-            size, entries = usage(WORKSPACE, self.workspace_entries)
+            size, entries = usage(WORKSPACE, COUNT_AT_MOST)
             self.workspace_bytes = max(size + growth, self.workspace_bytes)
             self.workspace_entries = max(entries + GROWTH_ENTRIES, self.workspace_entries)
         self.status: int | None = None

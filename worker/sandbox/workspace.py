@@ -5,6 +5,7 @@ is created and never started. What comes out was written by untrusted programs: 
 files with plain names are taken, and nothing is ever unpacked onto our disk under a name of theirs.
 """
 
+import asyncio
 import hashlib
 import mimetypes
 import secrets
@@ -13,14 +14,13 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, cast
 
 from worker.sandbox import engine as names
 from worker.sandbox.container import Sandbox
-from worker.sandbox.engine import NotFound, SandboxUnavailable
+from worker.sandbox.engine import Conflict, NotFound, SandboxUnavailable
 from worker.sandbox.process import this_process
 from worker.sandbox.profile import BOX_UID, WORKSPACE, WorkspaceMount
 from worker.store.blobs import Blobs
@@ -39,6 +39,7 @@ _MAX_ENTRIES: Final = 20_000
 _CHUNK: Final = 1 << 20
 # How long a stopped container that only carries files may exist.
 _CARRIER_S: Final = 900
+_REMOVE_TRIES: Final = 7
 _GO_DIRECTORY: Final = 1 << 31
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
@@ -87,8 +88,10 @@ class Workspaces:
             await self._write_archive(archive, files)
             archive.seek(0)
             async with self._carrier(run_id) as carrier:
-                # Extracted by the engine inside the container's root: a name cannot lead out of it.
-                await self._engine.call(lambda api: api.put_archive(carrier, WORKSPACE, archive))
+                # Extracted by the engine inside the container's root: a name cannot lead out of it. Into `/` and not
+                # into the workspace, because the engine skips the entry that stands for the target folder itself, and
+                # the volume's root has to belong to the box's user.
+                await self._engine.call(lambda api: api.put_archive(carrier, "/", archive))
 
     async def mount(self, run_id: str, *, writable: bool) -> WorkspaceMount:
         """How a call's box mounts the run's volume. Raises WorkspaceMissing, SandboxUnavailable."""
@@ -128,19 +131,31 @@ class Workspaces:
     async def remove(self, run_id: str) -> None:
         """Remove the volume; no error when there is none. Raises SandboxUnavailable."""
         volume = self._volume(run_id)
-        with suppress(NotFound):
-            await self._engine.call(lambda api: api.remove_volume(volume, force=True))
+        for attempt in range(_REMOVE_TRIES):
+            try:
+                await self._engine.call(lambda api: api.remove_volume(volume, force=True))
+            except NotFound:
+                return
+            except Conflict as error:
+                # The last call's box is still on its way out.
+                if attempt == _REMOVE_TRIES - 1:
+                    raise SandboxUnavailable(f"the workspace is in use: {error}", "see `docker ps -a`") from error
+                await asyncio.sleep(0.1 * 2**attempt)
+            else:
+                return
 
     def _carrier(self, run_id: str) -> "_Carrier":
         return _Carrier(self._sandbox, run_id, self._volume(run_id), self._labels(run_id, "carrier"))
 
     async def _write_archive(self, archive: IO[bytes], files: Sequence[FileRef]) -> None:
         """A tar of the workspace as it starts, every owner and mode set by us."""
-        for folder in (".", INPUTS, OUTPUTS):
+        staged = [(f"{INPUTS}/{name}", file) for name, file in staged_names(files)]
+        parents = {str(parent) for name, _ in staged for parent in PurePosixPath(name).parents}
+        for folder in sorted(parents | {".", INPUTS, OUTPUTS}):
             archive.write(_header(folder, directory=True))
-        for name, file in staged_names(files):
+        for name, file in staged:
             digest, size = hashlib.sha256(), 0
-            archive.write(_header(f"{INPUTS}/{name}", size=file.size))
+            archive.write(_header(name, size=file.size))
             async for chunk in self._blobs.open(file.sha256):
                 size += len(chunk)
                 digest.update(chunk)
@@ -240,7 +255,7 @@ class _Carrier:
         return self._name
 
     async def __aexit__(self, *_: object) -> None:
-        await self._sandbox.engine.remove_container(self._name)
+        await self._sandbox.engine.dispose(self._name)
 
 
 class _Stream:
@@ -270,7 +285,7 @@ class _Stream:
 
 
 def _header(name: str, *, size: int = 0, directory: bool = False) -> bytes:
-    info = tarfile.TarInfo(name)
+    info = tarfile.TarInfo(str(PurePosixPath(WORKSPACE.lstrip("/"), name)))
     info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
     info.mode = 0o755 if directory else 0o644
     info.size = size
