@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.fixtures.sandbox import leftovers
 from tools.contract import Limits
-from worker.sandbox import workspace
+from worker.sandbox import container, workspace
 from worker.sandbox.container import Ending, Job, Ran, Sandbox
 from worker.sandbox.workspace import (
     SKIPPED_NAME,
@@ -177,8 +177,11 @@ open("/workspace/out/rest", "wb").write(bytes(40 << 20))
     assert time.monotonic() - started < 5
 
 
-async def test_filling_the_workspace_ends_the_call(opened: Workspaces, sandbox: Sandbox) -> None:
-    source = "import os, time\nfor n in range(20_000): open(f'/workspace/out/{n}', 'w').close()\ntime.sleep(20)"
+async def test_filling_the_workspace_ends_the_call(
+    opened: Workspaces, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "WORKSPACE_ENTRIES", 500)
+    source = "import time\nfor n in range(2000): open(f'/workspace/out/{n}', 'w').close()\ntime.sleep(20)"
     ran = await call(sandbox, opened, source, timeout_s=20)
     assert ran.ending is Ending.WORKSPACE_LIMIT
     tidy_up = "import shutil, time; shutil.rmtree('/workspace/out'); time.sleep(0.5); print(1)"
