@@ -118,6 +118,18 @@ class Client:
             failures += 1
             time.sleep(min(0.25 * failures, 5))
 
+    def events_so_far(self, run_id: str, quiet_s: float = 1.0) -> Iterator[Event]:
+        """The run's records up to now: stops when the stream has nothing more to tell for `quiet_s`."""
+        path, headers = f"/runs/{segment(run_id)}/events", {"Accept": "text/event-stream"}
+        try:
+            with self._opened("GET", path, headers=headers, silence_s=quiet_s) as response:
+                for event in _parse(response):
+                    yield event
+                    if event.type == "run.closed":
+                        return
+        except httpx.ReadTimeout:
+            return
+
     def _object(self, method: str, path: str, **options: Any) -> Obj:
         response = self._send(method, path, **options)
         try:
@@ -136,8 +148,10 @@ class Client:
             raise _problem(response)
         return response
 
-    def _opened(self, method: str, path: str, headers: dict[str, str] | None = None) -> "_Stream":
-        timeout = httpx.Timeout(TIMEOUT_S, read=STREAM_SILENCE_S)
+    def _opened(
+        self, method: str, path: str, headers: dict[str, str] | None = None, silence_s: float = STREAM_SILENCE_S
+    ) -> "_Stream":
+        timeout = httpx.Timeout(TIMEOUT_S, read=silence_s)
         return _Stream(self, self._http.build_request(method, path, headers=headers, timeout=timeout))
 
     def open_stream(self, request: httpx.Request) -> httpx.Response:

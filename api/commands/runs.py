@@ -167,7 +167,6 @@ def run_events(
     """The run's audit records so far, or live. With --json one record a line."""
     import json
 
-    from api.commands.client import Event, segment
     from api.commands.follow import describe
 
     client = session(ctx).client()
@@ -177,12 +176,11 @@ def run_events(
         for event in client.events(run_id):
             put(json.dumps(event.record))
         return
-    client.get(f"/runs/{segment(run_id)}")  # says so when there is no such run
-    for record in client.items("/audit", 100_000, run=run_id):
+    for event in client.events_so_far(run_id):
         if json_:
-            put(json.dumps(record))
-        elif line := describe(Event(record["seq"], record["type"], record)):
-            put(f"{moment(record['ts'])}  {line}")
+            put(json.dumps(event.record))
+        elif line := describe(event):
+            put(f"{moment(event.record['ts'])}  {line}")
 
 
 @app.command("artifacts")
