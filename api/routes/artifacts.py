@@ -48,7 +48,7 @@ async def get_artifact(
     name: Annotated[str, Path(max_length=1024, examples=["report.md"])],
     principal: ArtifactsReader,
     services: ServicesDep,
-    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+    if_none_match: Annotated[str | None, Header(max_length=1000, description="An `ETag` you hold.")] = None,
 ) -> Response:
     """Streamed. `ETag` is the SHA-256 of the content; the media type is always octet-stream and never sniffed: what a
     run wrote must not act in a browser."""
