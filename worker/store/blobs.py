@@ -10,12 +10,15 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, ParamSpec, TypeVar
 
 from tools.contract import SHA256_PATTERN
 from worker.store.database import StoreUnavailable
+
+Given = ParamSpec("Given")
+Done = TypeVar("Done")
 
 CHUNK_BYTES = 256 << 10
 _DIGEST = re.compile(SHA256_PATTERN)
@@ -55,25 +58,20 @@ class Blobs:
         Raises BlobTooLarge as soon as `max_bytes` is passed, StoreUnavailable when the disk does not take it, and
         whatever the stream raises; then nothing is kept.
         """
-        try:
-            if isinstance(data, bytes):
-                _check_size(len(data), max_bytes)
-                return await asyncio.to_thread(self._put_bytes, data)
-            return await self._put_stream(data, max_bytes)
-        except OSError as fault:
-            raise StoreUnavailable(f"blob store: {fault}") from fault
+        if isinstance(data, bytes):
+            _check_size(len(data), max_bytes)
+            return await _on_disk(self._put_bytes, data)
+        return await self._put_stream(data, max_bytes)
 
     async def open(self, sha256: str) -> AsyncIterator[bytes]:
         """The bytes in chunks of CHUNK_BYTES. Raises BlobMissing before the first chunk, and BlobDamaged after the
         last when the bytes do not match: a reader must not act on a stream before it ends."""
-        file = await asyncio.to_thread(self._open, sha256)
+        file = await _on_disk(self._open, sha256)
         digest = hashlib.sha256()
         try:
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            while chunk := await _on_disk(file.read, CHUNK_BYTES):
                 digest.update(chunk)
                 yield chunk
-        except OSError as fault:
-            raise StoreUnavailable(f"blob store: {fault}") from fault
         finally:
             file.close()
         if digest.hexdigest() != sha256:
@@ -85,11 +83,7 @@ class Blobs:
 
     async def size(self, sha256: str) -> int:
         """Size in bytes. Raises BlobMissing."""
-        path = self._path(sha256)
-        try:
-            return (await asyncio.to_thread(path.stat)).st_size
-        except FileNotFoundError as error:
-            raise BlobMissing(f"no blob {sha256}") from error
+        return await _on_disk(self._size, sha256)
 
     async def has(self, sha256: str) -> bool:
         """Whether the blob is here."""
@@ -110,8 +104,12 @@ class Blobs:
             return self._path(sha256).open("rb")
         except FileNotFoundError as error:
             raise BlobMissing(f"no blob {sha256}") from error
-        except OSError as fault:
-            raise StoreUnavailable(f"blob store: {fault}") from fault
+
+    def _size(self, sha256: str) -> int:
+        try:
+            return self._path(sha256).stat().st_size
+        except FileNotFoundError as error:
+            raise BlobMissing(f"no blob {sha256}") from error
 
     def _put_bytes(self, data: bytes) -> Blob:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -126,14 +124,14 @@ class Blobs:
 
     async def _put_stream(self, data: AsyncIterable[bytes], max_bytes: int | None) -> Blob:
         digest, size = hashlib.sha256(), 0
-        file = await asyncio.to_thread(self._create)
+        file = await _on_disk(self._create)
         try:
             async for chunk in data:
                 size += len(chunk)
                 _check_size(size, max_bytes)
                 digest.update(chunk)
-                await asyncio.to_thread(file.write, chunk)
-            await asyncio.to_thread(self._keep, file, digest.hexdigest())
+                await _on_disk(file.write, chunk)
+            await _on_disk(self._keep, file, digest.hexdigest())
         finally:
             _discard(file)
         return Blob(digest.hexdigest(), size)
@@ -167,6 +165,14 @@ class Blobs:
 
 def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
+
+
+async def _on_disk(work: Callable[Given, Done], *args: Given.args, **kwargs: Given.kwargs) -> Done:
+    """Run disk work in a thread. What the disk raises is StoreUnavailable, what a caller's stream raises is not."""
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as fault:
+        raise StoreUnavailable(f"blob store: {fault}") from fault
 
 
 def _discard(file: IO[bytes]) -> None:

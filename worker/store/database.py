@@ -27,7 +27,7 @@ _READERS = 4
 _POSTGRES_CONNECTIONS = 10
 # Errors that mean "cannot be done now", as against a mistake in a statement. sqlite3 says DatabaseError for a damaged
 # file; psycopg puts deadlock, serialisation failure and a lost server under OperationalError.
-_FAULTS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError, OSError)
+_FAULTS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
 
 
 class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
@@ -85,7 +85,10 @@ class Database:
         """
         with _store_faults():
             if self.sqlite_path is not None:
-                _create_private(self.sqlite_path)
+                try:
+                    _create_private(self.sqlite_path)
+                except OSError as fault:
+                    raise StoreUnavailable(f"{self.sqlite_path}: {fault}") from fault
             async with migration.serialised(self.sqlite_path), self._writer.begin() as conn:
                 await conn.run_sync(migration.upgrade)
 

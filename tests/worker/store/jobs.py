@@ -6,9 +6,14 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from policies.decision import Decision, GateRequest
 from tests.worker.store.facts import fact
+from worker.activities.gate import GateActivities
 from worker.store.audit import AuditLog
+from worker.store.blobs import Blobs
 from worker.store.database import Database
+from worker.store.signing import load_or_create
+from workflows.contracts import CallOpened
 
 
 def append(url: str, run_id: str, facts: int, batch: int, acknowledged: str) -> None:
@@ -35,6 +40,47 @@ def migrate(url: str, done: str) -> None:
         await AuditLog(db).append(fact(f"run_{os.getpid()}", 1))
         await db.close()
         note(done, "migrated")
+
+    asyncio.run(main())
+
+
+def put_blobs(root: str, count: int) -> None:
+    """Put the same blobs as every other process that runs this."""
+
+    async def main() -> None:
+        blobs = Blobs(Path(root))
+        for n in range(count):
+            await blobs.put(f"{n} ".encode() * 5000)
+
+    asyncio.run(main())
+
+
+def load_key(keys: str, said: str) -> None:
+    """Load the answer key, and say which it is."""
+    note(said, load_or_create(Path(keys)).key_id)
+
+
+DIED = 66
+"""Exit code of a process that ended in the middle."""
+
+
+class _DeadlyGate:
+    version = "v"
+
+    def __init__(self, asked: str) -> None:
+        self._asked = asked
+
+    def decide(self, request: GateRequest) -> Decision:
+        note(self._asked, request.tool)
+        os._exit(DIED)
+
+
+def die_in_the_gate(url: str, opened: str, asked: str) -> None:
+    """Open a call with a gate that ends the process, without a chance to clean up, when it is asked."""
+
+    async def main() -> None:
+        gate = GateActivities(_DeadlyGate(asked), AuditLog(Database(url)))
+        await gate.open_call(CallOpened.model_validate_json(opened))
 
     asyncio.run(main())
 

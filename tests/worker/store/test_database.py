@@ -166,6 +166,12 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path) -> None:
         await db.close()
 
 
+async def test_a_caller_s_own_fault_is_not_the_store_s(db: Database) -> None:
+    with pytest.raises(TimeoutError):
+        async with db.begin():
+            raise TimeoutError("a socket of the caller")
+
+
 async def test_a_full_disk_is_unavailable_and_keeps_the_log_whole(tmp_path: Path, sqlite_template: Path) -> None:
     path = Path(shutil.copy(sqlite_template, tmp_path / "small.db"))
     db = Database(f"sqlite:///{path}")
