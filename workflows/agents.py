@@ -4,12 +4,22 @@ The workflow side knows a model only by its id (`provider:name`); `ModelName` ne
 builds the same agent with a resolver that turns an id into a real model; that alone needs provider keys.
 """
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import ResolveModelId
 from pydantic_ai.durable_exec.temporal import TemporalDurability
+from pydantic_ai.exceptions import (
+    ModelQuotaExceededError,
+    ModelRequestRejectedError,
+    ModelRequestTimeout,
+    ModelTimeoutError,
+)
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, ModelResolutionContext
 from pydantic_ai.settings import ModelSettings
@@ -31,6 +41,25 @@ MAX_RETRY_AFTER_S = 20.0
 ATTEMPTS = 3
 
 Resolver = Callable[[str], Model]
+
+
+def _settle_optional_import() -> None:
+    """Decide here, on the host, whether pydantic-ai has its optional MCP module.
+
+    It looks for it in every run that brings toolsets. Two workflow threads doing so at once meet a half-imported
+    module, and the run fails with ImportError; with the extra installed the late import trips Temporal's deadlock
+    detector instead. So it is imported now, or, where the extra is missing (as it is meant to be), a module without
+    any MCP toolset takes its place.
+    """
+    if find_spec("fastmcp") is not None:
+        import_module("pydantic_ai.mcp")
+        return
+    absent = ModuleType("pydantic_ai.mcp", "Stands for the extra that is not installed.")
+    absent.__dict__["MCPToolset"] = type("MCPToolset", (), {})
+    sys.modules.setdefault(absent.__name__, absent)
+
+
+_settle_optional_import()
 
 
 class ModelName(Model):
@@ -74,6 +103,13 @@ def build_agent(resolver: Resolver) -> Agent[None, str]:
         capabilities=[
             ResolveModelId[None](resolve),
             TemporalDurability[None](
+                # What another attempt would not mend. A time-out is among them: the next model answers sooner.
+                non_retryable_model_errors=(
+                    ModelRequestRejectedError,
+                    ModelQuotaExceededError,
+                    ModelRequestTimeout,
+                    ModelTimeoutError,
+                ),
                 model_activity_config=ActivityConfig(
                     task_queue=QUEUE_MODELS,
                     schedule_to_start_timeout=timedelta(minutes=2),
@@ -86,7 +122,7 @@ def build_agent(resolver: Resolver) -> Agent[None, str]:
                         maximum_interval=timedelta(seconds=MAX_RETRY_AFTER_S),
                         maximum_attempts=ATTEMPTS,
                     ),
-                )
+                ),
             ),
         ],
     )

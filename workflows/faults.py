@@ -54,7 +54,7 @@ _MODEL_LABELS: tuple[tuple[type[BaseException], str], ...] = (
     (ModelNotFoundError, "no such model"),
     (ModelContextWindowExceededError, "the conversation is too long for it"),
     (ModelRequestRejectedError, "request refused"),
-    (ModelAPIError, "request failed"),
+    (ModelAPIError, "request failed, or its answer could not be read"),
     (ContentFilterError, "content filter"),
     (UnexpectedModelBehavior, "unusable answer"),
 )

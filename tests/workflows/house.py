@@ -144,10 +144,14 @@ class House:
 
     async def start(self, spec: AutomationSpec, *, by: Principal = OLGA, inputs: JsonObject | None = None) -> Started:
         """Ask for a run as the API does: its row first, then its workflow."""
-        run_id = f"run_{uuid4().hex[:20]}"  # noqa: TID251  (not in a workflow)
+        run_id = f"run_{uuid4().hex[:20]}"
         now = datetime.now(UTC)
         request = RunRequest(
-            run_id=run_id, principal=by, automation=spec, inputs=inputs or {}, answer_keys=public_keys(self.settings.keys)
+            run_id=run_id,
+            principal=by,
+            automation=spec,
+            inputs=inputs or {},
+            answer_keys=public_keys(self.settings.keys),
         )
         await self.runs.insert(
             Run(
@@ -205,10 +209,8 @@ class House:
 
 
 @asynccontextmanager
-async def opened(
-    address: str, provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings
-) -> AsyncIterator[House]:
-    """The installation with its three workers polling."""
+async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings) -> AsyncIterator[House]:
+    """The installation, its workers not polling yet."""
     db = Database(settings.sql_url)
     await db.migrate()
     for tool in TOOLS.values():
@@ -217,8 +219,8 @@ async def opened(
     key = load_or_create(settings.keys)
     client = await temporal.connect(settings)
     house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox)
-    async with workers(house):
-        yield house
+    await temporal.ensure_search_attributes(client)
+    yield house
     await db.close()
 
 
@@ -237,6 +239,7 @@ async def workers(house: House, *, cached: int = 1000) -> AsyncIterator[None]:
             house.client, task_queue=contracts.QUEUE_RUNS, workflows=[AutomationWorkflow],
             activities=[*records.all(), *gate.all(), *RuleActivities().all()],
             workflow_runner=temporal.workflow_runner(), no_remote_activities=True, max_cached_workflows=cached,
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         ),
         Worker(house.client, task_queue=contracts.QUEUE_MODELS, activities=durability.temporal_activities),
         Worker(house.client, task_queue=contracts.QUEUE_SANDBOX, activities=boxes.all()),
