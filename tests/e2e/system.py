@@ -76,13 +76,18 @@ class System:
             return [sys.executable, "-m", "api.app"]
         return [sys.executable, "-m", "worker.main", "--queue", part]
 
-    def start(self, part: str) -> None:
-        """Start one part; its output goes to `<data>/logs/<part>.log`."""
+    def start(self, part: str, **extra: str) -> None:
+        """Start one part, with extra environment; its output goes to `<data>/logs/<part>.log`."""
         logs = self.data / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{part}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(
-                self.command(part), cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(part),
+                cwd=ROOT,
+                env=self.environment | extra,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def kill(self, part: str) -> None:
@@ -96,8 +101,7 @@ class System:
         self.data.mkdir(parents=True, exist_ok=True)
         self.start("temporal")
         self.start("practice")
-        image = [sys.executable, "-m", "worker.sandbox.images", "ensure", "--data", str(self.data)]
-        subprocess.run(image, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._ensure_image()
         database = Database(self.settings.sql_url)
         await database.migrate()
         keys = ApiKeys(database, AuditLog(database), self.settings.keys)
@@ -109,6 +113,10 @@ class System:
         for part in ("runs", "models", "sandbox", "api"):
             self.start(part)
         await self.ready()
+
+    def _ensure_image(self) -> None:
+        command = [sys.executable, "-m", "worker.sandbox.images", "ensure", "--data", str(self.data)]
+        subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     async def ready(self, timeout_s: float = 60) -> None:
         """Wait until `/ready` is green; fail with the logs' tails otherwise."""
