@@ -32,6 +32,8 @@ PROGRAM_COMMAND: Final = ("python3", "-I", "-B", "/work/run.py")
 START_TIMEOUT_S: Final = 30.0
 # How much longer than the supervisor the worker waits before it decides by itself.
 GRACE_S: Final = 2.0
+# How long a call that went wrong waits for its container to be gone before it says so.
+REMOVAL_WAIT_S: Final = 5.0
 # How long after its time-out a container may still exist before the reaper takes it: start-up, end, removal.
 REAP_AFTER_S: Final = 90.0
 # Frames, reports and a supervisor's last words beside the program's own output.
@@ -191,8 +193,10 @@ class Sandbox:
                 await commit()
             ran = await self._converse(job, channel, frames, name)
         except BaseException as error:
-            await asyncio.shield(self._let_go(name, channel, requests))
+            # Goes on in the background when it takes longer, as it does when the engine is away.
+            await asyncio.wait({self._let_go(name, channel, requests)}, timeout=REMOVAL_WAIT_S)
             if isinstance(error, NotFound):
+                self._images = {}  # perhaps another set-up replaced it
                 problem = f"the engine does not know the image or volume: {error}"
                 raise SandboxUnavailable(problem, f"run `{command(self._data)}`") from error
             if isinstance(error, TimeoutError):

@@ -11,7 +11,6 @@ class DockerApi(Protocol):
     """The engine's client; thread-safe, blocking."""
 
     api_version: str
-    base_url: str
 
     def ping(self) -> bool: ...
     def version(self) -> JsonObject: ...

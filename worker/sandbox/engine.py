@@ -6,7 +6,6 @@ Runs on the sandbox worker and in set-up. Nothing here decides how a box looks; 
 import asyncio
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 import docker
 import docker.errors
+import docker.utils
 import requests.exceptions
 from pydantic import JsonValue
 
@@ -59,19 +59,29 @@ class Conflict(Exception):  # noqa: N818
     """The engine cannot do it in the object's present state (409)."""
 
 
-def connect(docker_host: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> DockerApi:
-    """A client of the engine at `docker_host`, by default `DOCKER_HOST`, then the local socket.
+def address_of(docker_host: str | None) -> str:
+    """The engine's address: the one given, else what the SDK finds (DOCKER_HOST), else the local socket.
 
-    Raises SandboxUnavailable when nothing answers there.
+    Raises SandboxUnavailable for one we cannot hold an attach stream to.
     """
-    address = docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    try:
-        return cast(
-            DockerApi,
-            docker.APIClient(base_url=address, version="auto", timeout=cast(int, timeout_s), max_pool_size=32),
+    found = cast(Mapping[str, object], docker.utils.kwargs_from_env())
+    address = docker_host or str(found.get("base_url") or "") or "unix:///var/run/docker.sock"
+    if urlsplit(address).scheme not in ("unix", "tcp", "http") or "tls" in found:
+        raise SandboxUnavailable(
+            f"a Docker engine at {address} with these settings is not supported",
+            "use unix://, or tcp:// without TLS on a private network, for instance through an SSH tunnel",
         )
+    return address
+
+
+def connect(docker_host: str | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> DockerApi:
+    """A client of the engine at `address_of(docker_host)`. Raises SandboxUnavailable when nothing answers there."""
+    address = address_of(docker_host)
+    try:
+        api = docker.APIClient(base_url=address, version="auto", timeout=cast(int, timeout_s), max_pool_size=32)
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         raise _unreachable(error, address) from error
+    return cast(DockerApi, api)
 
 
 def _unreachable(error: BaseException, address: str = "its address") -> SandboxUnavailable:
@@ -176,8 +186,8 @@ class Engine:
         Not one of the SDK's pooled connections: it must be possible to close it at any moment without waiting, since an
         attach stream nobody reads blocks kill, inspect and remove of its container. Raises SandboxUnavailable.
         """
-        version, base = await self.call(lambda api: (api.api_version, api.base_url))
-        reader, writer = await self._dial(base)
+        version = await self.call(lambda api: api.api_version)
+        reader, writer = await self._dial()
         request = (
             f"POST /v{version}{path} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
             "Content-Length: 0\r\n\r\n"
@@ -198,22 +208,15 @@ class Engine:
             raise SandboxUnavailable(f"the Docker engine refused to attach: {status.decode(errors='replace')}", "retry")
         return reader, writer
 
-    async def _dial(self, base: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        address = self._host or os.environ.get("DOCKER_HOST") or base
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = address_of(self._host)
         parts = urlsplit(address)
         try:
-            # The SDK rewrites unix addresses to http+docker://, hence the default path here.
-            if parts.scheme in ("unix", "http+unix", "http+docker"):
-                path = parts.path if parts.scheme == "unix" and parts.path else "/var/run/docker.sock"
-                return await asyncio.open_unix_connection(path)
-            if parts.scheme in ("tcp", "http") and not os.environ.get("DOCKER_TLS_VERIFY"):
-                return await asyncio.open_connection(parts.hostname, parts.port or 2375)
-        except (OSError, socket.gaierror) as error:
+            if parts.scheme == "unix":
+                return await asyncio.open_unix_connection(parts.path)
+            return await asyncio.open_connection(parts.hostname, parts.port or 2375)
+        except OSError as error:
             raise _unreachable(error, address) from error
-        raise SandboxUnavailable(
-            f"a Docker engine at {parts.scheme}:// is not supported",
-            "use unix://, or tcp:// without TLS on a private network, for instance through an SSH tunnel",
-        )
 
     async def dispose(self, container: str, *, patience_s: float = 0.5) -> bool:
         """See a container gone; True when it is, False when the engine would not let it go in about 15 s.
