@@ -85,10 +85,12 @@ def running_daemon() -> int | None:
 
 
 def _program(pid: int) -> str | None:
+    """What runs under that number; None for nothing. A zombie is nothing: where no init collects the dead, it stays."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:
         return None
+    return None if rest.split()[0] in "ZX" else name
 
 
 def can_apt() -> bool:
