@@ -38,7 +38,8 @@ from workflows import contracts
 
 CLAIM_BYTES = 16 << 10
 """Payloads that are larger than this after compression are kept as blobs."""
-COMPRESS_BYTES = 256
+COMPRESS_BYTES = 8 << 10
+"""Smaller payloads stay as they are, so that the Temporal UI shows results, details and answers without a codec."""
 MAX_PAYLOAD_BYTES = 256 << 20
 """A stored payload that would unpack to more is refused."""
 
