@@ -1,5 +1,6 @@
 """What each built-in tool does, in the box it really gets."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -90,18 +91,22 @@ async def test_list_files(tools: Tools) -> None:
 
 
 async def test_read_file(tools: Tools) -> None:
-    page = await tools("read_file", path="in/app.log", offset=3, limit=2)
+    page, end, packed, wide, binary, folder = await asyncio.gather(
+        tools("read_file", path="in/app.log", offset=3, limit=2),
+        tools("read_file", path="in/app.log", offset=-1),
+        tools("read_file", path="in/app.log.1.gz"),
+        tools("read_file", path="in/sub/wide.txt"),
+        tools.fails("read_file", path="in/binary.bin"),
+        tools.fails("read_file", path="in"),
+    )
     assert page["text"] == "\n".join(LOG.splitlines()[2:4])
     assert (page["offset"], page["lines"], page["total_lines"], page["next_offset"]) == (3, 2, 198, 5)
-    end = await tools("read_file", path="in/app.log", offset=-1)
     assert (end["text"], end["next_offset"]) == (LOG.splitlines()[-1], None)
-    packed = await tools("read_file", path="in/app.log.1.gz")
     assert "FATAL" in str(packed["text"])
-    wide = await tools("read_file", path="in/sub/wide.txt")
     assert "[... 48000 characters more]" in str(wide["text"])
     assert len(json.dumps(wide)) < CONTENT_LIMIT_CHARS
-    assert "not a text file" in await tools.fails("read_file", path="in/binary.bin")
-    assert "use list_files" in await tools.fails("read_file", path="in")
+    assert "not a text file" in binary
+    assert "use list_files" in folder
 
 
 async def test_search_text(tools: Tools) -> None:
@@ -173,14 +178,18 @@ async def test_no_tool_leaves_the_workspace(tools: Tools, sandbox: Sandbox) -> N
     assert (
         await sandbox.run(Job(run_id=RUN, key="k", program=plant, stdin=b"", workspace=mount))
     ).ending is Ending.SUCCEEDED
-    for path in OUTSIDE:
-        assert "outside the workspace" in await tools.fails("read_file", path=path)
-    assert "outside the workspace" in await tools.fails("list_files", path="link")
-    assert "outside the workspace" in await tools.fails("search_text", pattern="root", path="link")
-    assert "outside the workspace" in await tools.fails("write_file", path="link/x", content="")
-    assert "symbolic link" in await tools.fails("write_file", path="link", content="")
-    assert "outside the workspace" in await tools.fails("delete_files", paths=["link/passwd"])
-    assert "not a regular file" in await tools.fails("delete_files", paths=["in/link-to-passwd"])
+    attempts: list[tuple[str, str, dict[str, object]]] = [
+        *(("outside the workspace", "read_file", {"path": path}) for path in OUTSIDE),
+        ("outside the workspace", "list_files", {"path": "link"}),
+        ("outside the workspace", "search_text", {"pattern": "root", "path": "link"}),
+        ("outside the workspace", "write_file", {"path": "link/x", "content": ""}),
+        ("symbolic link", "write_file", {"path": "link", "content": ""}),
+        ("outside the workspace", "delete_files", {"paths": ["link/passwd"]}),
+        ("not a regular file", "delete_files", {"paths": ["in/link-to-passwd"]}),
+    ]
+    said = await asyncio.gather(*(tools.fails(name, **arguments) for _, name, arguments in attempts))
+    for (reason, name, arguments), message in zip(attempts, said, strict=True):
+        assert reason in message, (name, arguments)
     listed = await tools("list_files")
     assert listed["symlinks_ignored"] == 2
     assert (await tools("search_text", pattern="root:"))["matches"] == 0

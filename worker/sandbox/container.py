@@ -152,8 +152,9 @@ class Sandbox:
         """
         image = await self.image(job.image)
         facts = await self.facts()
-        box = Box(image.id, facts.architecture, job.limits, _INIT, self._labels(job), job.workspace)
         await self._slots.acquire()
+        # The deadline on the label counts from here, not from when the call began to wait for its turn.
+        box = Box(image.id, facts.architecture, job.limits, _INIT, self._labels(job), job.workspace)
         return await self._run_in(box, job, commit)
 
     def _labels(self, job: Job) -> dict[str, str]:

@@ -56,6 +56,12 @@ async def test_out_of_memory(bench: Bench, source: str) -> None:
     assert ran.ending is Ending.OOM
 
 
+async def test_out_of_memory_before_anybody_could_report(bench: Bench) -> None:
+    """Process 1 itself is killed, the box vanishes without a word: the engine's event log tells why."""
+    ran = await bench("print(1)", stdin=bytes(120 << 20), memory_mb=32)
+    assert ran.ending is Ending.OOM
+
+
 async def test_surviving_a_childs_death_by_memory_is_success(bench: Bench) -> None:
     source = (
         "import subprocess, sys\n"
