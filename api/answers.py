@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, NoReturn
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.errors import FieldProblem, Refused, invalid_fields, not_found
 from api.gateway import ANSWER_S, AnswerRejected, NotRunning, NoWorker, Unreachable
@@ -23,7 +23,7 @@ from tools.contract import SHA256_PATTERN, JsonObject, Strict, canonical_json
 from worker.store.approvals import ApprovalRow
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
-from workflows.contracts import AnswerRefused, ApprovalAnswer, ApprovalRequest, ApprovalState, Question
+from workflows.contracts import AnswerAccepted, AnswerRefused, ApprovalAnswer, ApprovalRequest, ApprovalState, Question
 
 ANSWER_LIFE = timedelta(minutes=5)
 """A signed answer that has not reached the run by then is worthless, wherever it got stuck."""
@@ -37,6 +37,8 @@ Reason = Annotated[str, Field(max_length=2000)]
 
 class ApproveIn(Strict):
     """Yes: to the call as asked, to edited arguments, or (a hand-over) with the job's result."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     digest: Digest
     reason: Reason = ""
@@ -118,13 +120,13 @@ async def give_answer(
     if early is not None:
         await _refuse(services, row, principal, AnswerRefused(early))
     await _check_shape(services, row, principal, answer)
-    await _send(services, row, principal, answer)
-    return await _closed(services, row)
+    accepted = await _send(services, row, principal, answer)
+    return await _closed(services, row, answer, accepted.state)
 
 
-async def _send(services: Services, row: ApprovalRow, principal: Principal, answer: ApprovalAnswer) -> None:
+async def _send(services: Services, row: ApprovalRow, principal: Principal, answer: ApprovalAnswer) -> AnswerAccepted:
     try:
-        await services.gateway.answer(answer, _update_id(answer))
+        return await services.gateway.answer(answer, _update_id(answer))
     except AnswerRejected as rejected:
         await _refuse(services, row, principal, rejected.kind, rejected.detail)
     except NotRunning:
@@ -211,11 +213,14 @@ def _update_id(answer: ApprovalAnswer) -> str:
     return f"{answer.approval_id}-{hashlib.sha256(canonical_json(said)).hexdigest()[:24]}"
 
 
-async def _closed(services: Services, row: ApprovalRow) -> ApprovalRow:
-    """The row once it shows the end; the run closes it right after accepting, and the reply should not look pending."""
+async def _closed(services: Services, row: ApprovalRow, answer: ApprovalAnswer, accepted: ApprovalState) -> ApprovalRow:
+    """The row once it shows the end: the run closes it right after accepting. Should that take long, what was accepted
+    is told all the same, for it stands."""
     deadline = asyncio.get_running_loop().time() + CLOSE_WAIT_S
     current = row
     while current.state is ApprovalState.PENDING and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.02)
         current = await services.approvals.get(row.request.tenant, row.request.id) or current
+    if current.state is ApprovalState.PENDING:
+        return current.model_copy(update={"state": accepted, "answer": answer, "closed_at": answer.answered_at})
     return current

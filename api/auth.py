@@ -4,15 +4,14 @@ Routes take one of the annotated principals below; there is no other way to a Pr
 visible in its signature. Identity never comes from a body, a query or another header.
 """
 
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.errors import Refused
+from api.errors import FieldProblem, Refused
 from api.services import Services, ServicesDep
 from policies.decision import Principal
 from worker.store.audit import AuditEvent
@@ -31,31 +30,6 @@ _bearer = HTTPBearer(
     bearerFormat="gh_<id>_<secret>",
     description="An API key: `Authorization: Bearer gh_...`. Made by `gatehouse keys create` or POST /api/v1/keys.",
 )
-
-
-class BadKeys:
-    """Caps the audit records about bad keys: whoever has none could otherwise grow the log without end."""
-
-    def __init__(self, per_minute: int = 10) -> None:
-        self._per_minute = per_minute
-        self._window = 0.0
-        self._used = 0
-        self._suppressed = 0
-
-    def take(self) -> int | None:
-        """How many were left out since the last record, or None when this one is left out too."""
-        now = time.monotonic()
-        if now - self._window >= 60:
-            self._window, self._used = now, 0
-        if self._used >= self._per_minute:
-            self._suppressed += 1
-            return None
-        self._used += 1
-        suppressed, self._suppressed = self._suppressed, 0
-        return suppressed
-
-
-_bad_keys = BadKeys()
 
 
 async def authenticated(
@@ -111,6 +85,19 @@ def roles_for(services: Services, resource: str, action: str) -> list[str]:
     return [r for r in ROLES if services.engine.may(Principal(id="-", roles=(r,)), resource, action)]
 
 
+def unknown_roles(services: Services, roles: Sequence[str], field: str) -> list[FieldProblem]:
+    """The roles no rules file declares: nothing would ever match them, and a typing error should not pass for one."""
+    return [
+        FieldProblem(
+            field=f"{field}.{index}",
+            problem=f"the policy declares no role `{role}`",
+            remedy="correct it, or declare it under `roles:` of a rules file",
+        )
+        for index, role in enumerate(roles)
+        if role not in services.engine.roles_of(Principal(id="-", roles=(role,)))
+    ]
+
+
 def _unauthenticated(detail: str, error: str) -> Refused:
     challenge = 'Bearer realm="gatehouse"' + (f", {error}" if error else "")
     return Refused(
@@ -125,7 +112,8 @@ def _unauthenticated(detail: str, error: str) -> Refused:
 async def _record_bad_key(services: Services, request: Request) -> None:
     client = request.client.host if request.client else "unknown"
     log.warning("access.bad_key", path=request.url.path, client=client)
-    suppressed = _bad_keys.take()
+    # Whoever has no key could otherwise grow the log without end.
+    suppressed = services.bad_keys.take()
     if suppressed is None:
         return
     await services.audit.append(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import structlog
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.errors import FieldProblem, Refused, invalid, invalid_fields
@@ -38,6 +38,8 @@ BUSY_FOR = timedelta(seconds=15)
 
 class RunIn(Strict):
     """A run to be started."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     automation: Annotated[str, Field(max_length=64, examples=["log-triage"])]
     inputs: Annotated[JsonIn, Field(examples=[{"pattern": "ERROR|FATAL"}])] = Field(default_factory=dict)

@@ -1,6 +1,7 @@
-"""What a request may bring and how names travel: body size per route, safe file names, safe download headers."""
+"""What a request may bring: body size per route, safe file names, safe download headers, a cap on repeated records."""
 
 import re
+import time
 import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote
@@ -61,6 +62,28 @@ class RequestLimits:
             return message
 
         await self._app(scope, counted, send)
+
+
+class Throttle:
+    """Lets so many through a minute and counts the rest."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._window = -60.0
+        self._used = 0
+        self._suppressed = 0
+
+    def take(self) -> int | None:
+        """How many were held back since the last that came through, or None when this one is held back too."""
+        now = time.monotonic()
+        if now - self._window >= 60:
+            self._window, self._used = now, 0
+        if self._used >= self._per_minute:
+            self._suppressed += 1
+            return None
+        self._used += 1
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed
 
 
 def _content_length(scope: Scope) -> int | None:

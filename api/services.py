@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.gateway import Gateway
+from api.limits import Throttle
 from api.tail import Tail
 from policies.engine import PolicyEngine
 from policies.rules import load_rules, rule_paths
@@ -47,6 +48,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    bad_keys: Throttle
+    """Caps the audit records about requests without a valid key."""
 
 
 @asynccontextmanager
@@ -72,6 +75,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:
         if tail is not None and following is not None:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path
+from pydantic import ConfigDict
 
 from api.auth import AutomationsReader
 from api.errors import not_found, problems
@@ -19,6 +20,8 @@ Name = Annotated[str, Path(max_length=64, examples=["log-triage"])]
 
 class AutomationOut(Wire):
     """An automation as a client needs it to start a run; `digest` covers the whole definition and its tools."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     version: str

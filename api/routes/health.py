@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from api.errors import problems
 from api.gateway import Unreachable
@@ -26,6 +26,8 @@ class Health(BaseModel):
 
 class PartStatus(BaseModel):
     """One part the API needs."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     ok: bool
     reason: str | None = None

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
-from api.auth import KeysCreator, KeysReader, KeysRevoker
-from api.errors import not_found, problems
+from api.auth import KeysCreator, KeysReader, KeysRevoker, unknown_roles
+from api.errors import invalid_fields, not_found, problems
 from api.listing import page_of
 from api.paging import Cursor, Limit, PageOut
 from api.services import ServicesDep
@@ -74,7 +74,10 @@ async def list_keys(
 
 @router.post("", operation_id="create_key", summary="Make a key", status_code=201, responses=problems())
 async def create_key(body: KeyIn, principal: KeysCreator, services: ServicesDep) -> NewKeyOut:
-    """In your own tenant. Keep `key` from the answer: it cannot be read again."""
+    """In your own tenant; roles are those the policy declares. Keep `key` from the answer: it cannot be read again."""
+    unknown = unknown_roles(services, body.roles, "body.roles")
+    if unknown:
+        raise invalid_fields(unknown, kind="unknown_role")
     owner = Principal(id=body.principal, tenant=principal.tenant, roles=body.roles, kind=body.kind)
     days = body.expires_in_days
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)

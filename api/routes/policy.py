@@ -3,9 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from api.auth import PolicyChecker
+from api.auth import PolicyChecker, unknown_roles
 from api.errors import invalid, invalid_fields, problems
 from api.services import ServicesDep
 from api.validation import JsonIn, schema_problems
@@ -17,6 +17,8 @@ router = APIRouter(prefix="/policy", tags=["policy"])
 
 class PolicyQuestion(Strict):
     """One imagined call."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     automation: Annotated[str, Field(max_length=64, examples=["log-triage"])]
     tool: Annotated[str, Field(max_length=64, examples=["delete_files"])]
@@ -37,6 +39,9 @@ async def check_policy(question: PolicyQuestion, principal: PolicyChecker, servi
     wrong = schema_problems(question.arguments, tool.parameters, "body.arguments")
     if wrong:
         raise invalid_fields(wrong, kind="invalid_arguments")
+    unknown = unknown_roles(services, question.roles or (), "body.roles")
+    if unknown:
+        raise invalid_fields(unknown, kind="unknown_role")
     asker = principal if question.roles is None else principal.model_copy(update={"roles": question.roles})
     return services.engine.decide(
         GateRequest(

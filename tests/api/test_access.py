@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from api.app import ROUTERS
-from api.auth import BadKeys
+from api.limits import Throttle
 from policies.decision import Principal
 from tests.api.running import ROLES, Api, Json
 from workflows.contracts import Phase
@@ -122,7 +122,7 @@ async def test_bad_keys_are_on_record_but_cannot_flood_it(api: Api) -> None:
         await api.anonymous().get("/me", headers={"Authorization": "Bearer gh_guess"})
     bad = [r for r in await api.records("access.denied") if r["reason"] == "bad_key"]
     assert 1 <= len(bad) <= 10
-    counted = BadKeys(per_minute=1)
+    counted = Throttle(per_minute=1)
     assert [counted.take(), counted.take(), counted.take()] == [0, None, None]
 
 
@@ -138,6 +138,8 @@ async def test_a_revoked_key_stops_working(api: Api, admin: httpx.AsyncClient) -
     assert (await admin.delete(f"/keys/{made['id']}")).status_code == 204
     assert (await api.anonymous().get("/me", headers=mine)).status_code == 401
     assert (await admin.delete("/keys/none-such")).status_code == 404
+    typo = await admin.post("/keys", json={"name": "typo", "principal": "carl", "roles": ["viewer", "operater"]})
+    assert (typo.status_code, typo.json()["errors"][0]["field"]) == (422, "body.roles.1")
     assert {"key.created", "key.revoked"} <= {
         r.type for r in await api.services.audit.page(tenant="default", limit=1000)
     }

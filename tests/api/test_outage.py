@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 
 from tests.api.running import Api, running
+from tests.api.test_events import read
+from tests.fixtures.store import Server
 from tests.fixtures.temporal import TemporalServer
 
 BODY = {"automation": "tidy", "inputs": {"path": "in/a"}}
@@ -90,3 +92,25 @@ async def test_the_store_away(tmp_path: Path, temporal_server: TemporalServer) -
         assert (response.status_code, response.json()["kind"]) == (503, "store_unavailable"), response.text
         status, found = await parts(api)
         assert (status, found["store"], found["migrations"], found["temporal"]) == (503, False, False, True)
+
+
+async def test_on_postgresql(tmp_path: Path, temporal_server: TemporalServer, postgres_server: Server) -> None:
+    """The same API over the other database: start, repeat, list, follow, cancel."""
+    url = postgres_server.create()
+    async with running(tmp_path, temporal_server.address, database_url=url) as api:
+        assert await parts(api) == (200, {"store": True, "migrations": True, "temporal": True, "policy": True})
+        client = await api.client("admin")
+        answers = await asyncio.gather(*(start(client, "pg") for _ in range(6)))
+        ids = {a.json()["id"] for a in answers if a.status_code == 202}
+        assert len(ids) == 1, [a.text for a in answers]
+        assert {a.status_code for a in answers} <= {202, 409}
+        run = await api.put_run()
+        following = asyncio.create_task(read(client, run.id))
+        assert (await client.post(f"/runs/{run.id}/cancel")).json()["phase"] == "cancelled"
+        assert [e["type"] for e in await asyncio.wait_for(following, 10)] == ["run.cancel_requested", "run.closed"]
+        listed = (await client.get("/runs")).json()["items"]
+        assert {r["id"] for r in listed} == ids | {run.id}
+        nul = await client.post("/runs", json={"automation": "tidy", "inputs": {"path": "in/\x00"}})
+        assert nul.status_code == 202
+        assert (await client.get("/audit/verify")).json()["ok"]
+    postgres_server.drop(url)
