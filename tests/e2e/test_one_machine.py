@@ -17,6 +17,7 @@ from api.supervisor import addresses
 from api.supervisor.children import answers
 from api.supervisor.processes import Identity, from_json
 from api.supervisor.state import STATE, StateFiles
+from tests.readme_home import write_home
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"temporal", "practice-model", "worker-runs", "worker-models", "worker-sandbox", "api"}
@@ -30,10 +31,11 @@ class Machine:
         self.data = data
         self.state = StateFiles(data)
 
-    def run(self, *command: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, key: str = "", timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "OPENAI_", "ANTHROPIC_"))}
+        ours = {"GATEHOUSE_DATA": str(self.data), "GATEHOUSE_HOME": str(self.data / "home"), "GATEHOUSE_KEY": key}
         return subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, env={**kept, "GATEHOUSE_DATA": str(self.data)},
+            [sys.executable, "-m", *command], cwd=ROOT, env=kept | ours,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
@@ -58,6 +60,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     found = Machine(tmp_path_factory.mktemp("machine"))
+    write_home(found.data / "home")
     image = found.run("worker.sandbox.images", "ensure", "--data", str(found.data))
     assert image.returncode == 0, image.stderr
     yield found
@@ -91,6 +94,33 @@ def test_a_log_that_cannot_be_used_is_refused_at_once(machine: Machine, tmp_path
         assert done.returncode == 1
         assert why in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_readmes_automation_runs_from_the_command_line(machine: Machine, tmp_path: Path) -> None:
+    """Its tool in a box, its rule asks, two people, exit statuses: all as the README says."""
+    text = tmp_path / "words.txt"
+    text.write_text("one two three\nfour\n")
+    olga = machine.run("api.cli", "keys", "create", "olga", "--role", "operator").stdout.strip()
+    ruth = machine.run("api.cli", "keys", "create", "ruth", "--role", "approver").stdout.strip()
+    started = machine.run(
+        "api.cli", "run", "word-count", "--file", str(text), "--follow", "--stop-at-approval", "--json", key=olga
+    )
+    assert started.returncode == 4, started.stdout + started.stderr
+    assert "ask by rule counting-is-asked: We want to see who counts." in started.stderr
+    run_id = json.loads(started.stdout)["id"]
+    [waiting] = json.loads(machine.run("api.cli", "approvals", "list", "--json", "--run", run_id, key=ruth).stdout)
+    own = machine.run("api.cli", "approvals", "approve", waiting["id"], "--yes", key=olga)
+    assert own.returncode == 3, "the requester may not answer"
+    answered = machine.run("api.cli", "approvals", "approve", waiting["id"], "--yes", "--reason", "fine", key=ruth)
+    assert answered.returncode == 0, answered.stderr
+    assert '"in/words.txt"' in answered.stdout
+    followed = machine.run("api.cli", "runs", "events", run_id, "--follow", key=olga)
+    assert followed.returncode == 0, followed.stderr
+    assert '"words": 4' in followed.stdout
+    assert "approved by ruth: fine" in followed.stderr
+    late = machine.run("api.cli", "approvals", "deny", waiting["id"], "--yes", "--reason", "too late", key=ruth)
+    assert late.returncode == 1
+    assert "already_decided" in late.stderr
 
 
 def test_a_second_start_finds_the_first(machine: Machine) -> None:
