@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -152,29 +153,28 @@ async def _append(conn: AsyncConnection, events: Sequence[AuditEvent]) -> list[A
     # Bodies first: what cannot be written must not hold the lock.
     bodies = [canonical_json(e.body) for e in events]
     seq, previous = await _lock_head(conn)
-    known = await _known(conn, events)
-    run_seqs: dict[str, int] = {}
+    known, run_seqs = await _known(conn, events)
     rows: list[dict[str, Any]] = []
     for e, body in zip(events, bodies, strict=True):
         if e.event_id in known:
             continue
         seq += 1
-        run_seq = None if e.run_id is None else await _next_run_seq(conn, run_seqs, e, known)
-        envelope = Envelope(
-            e.event_id, times.to_text(times.now()), e.tenant, e.run_id, run_seq, e.type, e.actor, body
-        )  # fmt: skip
+        run_seq = None if e.run_id is None else _next_run_seq(e.run_id, e.type, run_seqs, known)
+        ts = times.to_text(times.now())
+        envelope = Envelope(e.event_id, ts, e.tenant, e.run_id, run_seq, e.type, e.actor, body)
         leaf = chain.leaf_hash(envelope)
         previous = chain.chain_hash(previous, seq, leaf)
         row = {"seq": seq, **envelope._asdict(), "leaf_hash": leaf, "chain_hash": previous}
         known[e.event_id] = _record(row)
         rows.append(row)
     if rows:
-        await conn.execute(sa.insert(audit_event), rows)
+        await conn.execute(_INSERT, rows)
         await conn.execute(_MOVE_HEAD, {"new_seq": seq, "new_chain": previous})
     return [known[e.event_id] for e in events]
 
 
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.chain_hash).where(audit_head.c.id == 1).with_for_update()
+_INSERT = sa.insert(audit_event)
 _MOVE_HEAD = (
     sa.update(audit_head)
     .where(audit_head.c.id == 1)
@@ -189,22 +189,44 @@ async def _lock_head(conn: AsyncConnection) -> tuple[int, bytes]:
     return row.seq, row.chain_hash
 
 
-async def _known(conn: AsyncConnection, events: Sequence[AuditEvent]) -> dict[str, AuditRecord]:
-    """What is recorded already: the events themselves, and `run.closed` of their runs."""
-    ids = {e.event_id for e in events} | {closed_id(e.run_id) for e in events if e.run_id is not None}
-    found = await conn.execute(sa.select(audit_event).where(audit_event.c.event_id.in_(sorted(ids))))
-    return {record.event_id: record for record in _records(found)}
+@lru_cache(maxsize=64)
+def _known_query(runs: int) -> sa.CompoundSelect[Any] | sa.Select[Any]:
+    """Records by event id, and the last record of each of so many runs, in one statement: each statement under the
+    head's lock is a round trip that every other writer waits for."""
+    named = sa.select(audit_event).where(audit_event.c.event_id.in_(sa.bindparam("ids", expanding=True)))
+    last = [
+        sa.select(
+            sa.select(audit_event)
+            .where(audit_event.c.run_id == sa.bindparam(f"run_{n}"))
+            .order_by(audit_event.c.run_seq.desc())
+            .limit(1)
+            .subquery()
+        )
+        for n in range(runs)
+    ]
+    return sa.union_all(named, *last) if last else named
 
 
-async def _next_run_seq(
-    conn: AsyncConnection, run_seqs: dict[str, int], e: AuditEvent, known: dict[str, AuditRecord]
-) -> int:
-    run_id = e.run_id
-    assert run_id is not None  # noqa: S101  (for the type checker; the caller asks only then)
-    if closed_id(run_id) in known and e.type not in LATE_TYPES:
-        raise RunAlreadyClosed(f"run {run_id} is closed: {e.type} cannot be recorded any more")
-    if run_id not in run_seqs:
-        run_seqs[run_id] = (await conn.execute(_LAST_OF_RUN, {"run_id": run_id})).scalar_one() or 0
+async def _known(conn: AsyncConnection, events: Sequence[AuditEvent]) -> tuple[dict[str, AuditRecord], dict[str, int]]:
+    """What is recorded already, of the events themselves and `run.closed` of their runs; and each run's last number."""
+    runs = sorted({e.run_id for e in events if e.run_id is not None})
+    ids = {e.event_id for e in events} | {closed_id(run_id) for run_id in runs}
+    found = await conn.execute(
+        _known_query(len(runs)), {"ids": sorted(ids), **{f"run_{n}": run_id for n, run_id in enumerate(runs)}}
+    )
+    known: dict[str, AuditRecord] = {}
+    run_seqs = dict.fromkeys(runs, 0)
+    for row in found.mappings():
+        if row["event_id"] in ids:
+            known[row["event_id"]] = _record(row)
+        if row["run_id"] in run_seqs:
+            run_seqs[row["run_id"]] = max(run_seqs[row["run_id"]], row["run_seq"])
+    return known, run_seqs
+
+
+def _next_run_seq(run_id: str, type_: str, run_seqs: dict[str, int], known: dict[str, AuditRecord]) -> int:
+    if closed_id(run_id) in known and type_ not in LATE_TYPES:
+        raise RunAlreadyClosed(f"run {run_id} is closed: {type_} cannot be recorded any more")
     run_seqs[run_id] += 1
     return run_seqs[run_id]
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from worker.store import migration
+from worker.store import migration, sqlite
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
@@ -46,8 +46,8 @@ class Database:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             self._url = parsed.set(drivername="sqlite+aiosqlite")
-            self.sqlite_path: Path | None = _sqlite_path(self._url)
-            self._writer, self._reader = _sqlite_engines(self._url)
+            self.sqlite_path: Path | None = (path := _sqlite_path(self._url))
+            self._writer, self._reader = _sqlite_engines(self._url, path)
         elif parsed.get_backend_name() == "postgresql":
             self._url = parsed.set(drivername="postgresql+psycopg")
             self.sqlite_path = None
@@ -107,7 +107,7 @@ class Database:
 
 async def insert_if_absent(conn: AsyncConnection, table: sa.Table, values: dict[str, Any]) -> bool:
     """Insert a row unless its primary key is taken; says whether it did. A taken row is left as it is."""
-    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
+    dialect = sqlite_dialect if conn.dialect.name == "sqlite" else postgresql
     keys = list(table.primary_key.columns)
     statement = dialect.insert(table).values(values).on_conflict_do_nothing(index_elements=keys)
     # RETURNING, because drivers do not agree on the row count of an INSERT.
@@ -151,38 +151,22 @@ def _create_private(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
-def _sqlite_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
+def _sqlite_engines(url: URL, path: Path) -> tuple[AsyncEngine, AsyncEngine]:
     """One writing connection (waiting in line beats retrying a busy lock) and some reading ones."""
-    writer = create_async_engine(
-        url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_timeout=2 * LOCK_TIMEOUT_S
-    )
-    reader = create_async_engine(
-        url, poolclass=AsyncAdaptedQueuePool, pool_size=_READERS, max_overflow=0, pool_timeout=2 * LOCK_TIMEOUT_S,
-        skip_autocommit_rollback=True, isolation_level="AUTOCOMMIT",
-    )  # fmt: skip
-    event.listen(writer.sync_engine, "connect", _open_sqlite_writer)
-    event.listen(writer.sync_engine, "begin", _begin_immediate)
-    event.listen(reader.sync_engine, "connect", _open_sqlite_reader)
-    return writer, reader
-
-
-def _open_sqlite(connection: DBAPIConnection, *pragmas: str) -> None:
-    cursor = connection.cursor()
-    # The timeout comes first: switching to WAL needs the lock for a moment.
-    for pragma in (f"busy_timeout={LOCK_TIMEOUT_S * 1000}", *pragmas):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _open_sqlite_writer(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # no implicit BEGIN: `_begin_immediate` says it
+    line = {"poolclass": AsyncAdaptedQueuePool, "max_overflow": 0, "pool_timeout": 2 * LOCK_TIMEOUT_S}
     # recursive_triggers: without it REPLACE deletes rows behind the back of a DELETE trigger.
-    _open_sqlite(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON")
-
-
-def _open_sqlite_reader(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None
-    _open_sqlite(connection, "query_only=ON")
+    writing = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON")
+    writer = create_async_engine(
+        url, pool_size=1, async_creator=sqlite.connector(path, LOCK_TIMEOUT_S, writing),
+        # `begin` ends every transaction it starts; one more ROLLBACK on return would be a trip for nothing.
+        pool_reset_on_return=None, **line,
+    )  # fmt: skip
+    event.listen(writer.sync_engine, "begin", _begin_immediate)
+    reader = create_async_engine(
+        url, pool_size=_READERS, async_creator=sqlite.connector(path, LOCK_TIMEOUT_S, ("query_only=ON",)),
+        skip_autocommit_rollback=True, isolation_level="AUTOCOMMIT", **line,
+    )  # fmt: skip
+    return writer, reader
 
 
 def _begin_immediate(conn: Connection) -> None:

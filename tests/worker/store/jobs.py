@@ -16,8 +16,11 @@ from worker.store.signing import load_or_create
 from workflows.contracts import CallOpened
 
 
-def append(url: str, run_id: str, facts: int, batch: int, acknowledged: str) -> None:
-    """Append batches of facts, and note each that is durable. With 0 facts it goes on until it is killed."""
+def append(url: str, run_id: str, facts: int, batch: int, acknowledged: str, together: int = 1) -> None:
+    """Append batches of facts, and note each that is durable. With 0 facts it goes on until it is killed.
+
+    The first batch is appended and noted at once, the rest when `together` processes have come as far.
+    """
 
     async def main() -> None:
         db = Database(url)
@@ -25,6 +28,8 @@ def append(url: str, run_id: str, facts: int, batch: int, acknowledged: str) -> 
         for number in range(facts) if facts else itertools.count():
             await log.append(*(fact(run_id, n) for n in range(number * batch, (number + 1) * batch)))
             note(acknowledged, str(number))
+            while number == 0 and len(notes(Path(acknowledged))) < together:  # noqa: ASYNC110  (other processes)
+                await asyncio.sleep(0.005)
         await db.close()
 
     asyncio.run(main())

@@ -1,0 +1,145 @@
+"""What a proof costs: recording a tool call against one plain insert per transaction, on the same database.
+
+Rounds of each alternate within one run, so that a busy machine slows all alike; trust the ratios. Measured are
+
+- `bare`    one INSERT of a row of the same size, committed durably
+- `append`  one audit record: head locked, chained, committed durably
+- `call`    a call's whole way through the store: `call.open` (intent and decision, two commits), the ledger's claim,
+            and `settle` (result and outcome together)
+- `append_8`, `bare_8`   one of eight callers at once, in this process
+
+    python -m benchmarks.audit [--rounds N] [--database sqlite|postgresql]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from policies.engine import PolicyEngine
+from policies.rules import load_rules, rule_paths
+from tests.fixtures import postgres
+from tests.worker.activities.payloads import Job
+from tests.worker.store.facts import fact
+from tools.contract import Outcome, ToolResult
+from worker.activities.gate import GateActivities
+from worker.store.audit import AuditEvent, AuditLog
+from worker.store.database import Database
+from worker.store.events import outcome_body, outcome_id
+from worker.store.ids import new_id
+from worker.store.ledger import Ledger
+
+CALLERS = 8
+
+Step = Callable[[], Awaitable[object]]
+
+
+def steps(db: Database) -> dict[str, Step]:
+    """What is measured, by name."""
+    audit = AuditLog(db)
+    ledger = Ledger(db, audit)
+    gate = GateActivities(PolicyEngine(load_rules(rule_paths(None), {"read_file", "http_request"})), audit)
+    insert = sa.text("INSERT INTO bare (id, ts, kind, body) VALUES (:id, :ts, :kind, :body)")
+    result = ToolResult(outcome=Outcome.SUCCEEDED, content="x" * 400)
+
+    async def bare() -> None:
+        row = {"id": new_id("bare"), "ts": "2026-11-22T18:00:00.000000Z", "kind": "bare", "body": b"x" * 400}
+        async with db.begin() as conn:
+            await conn.execute(insert, row)
+
+    async def append() -> None:
+        event = fact(new_id("run"), 1, words="x" * 300)
+        await audit.append(event)
+
+    async def call() -> None:
+        job = Job.new()
+        await gate.open_call(job.call())
+        key = f"{job.id}/c1"
+        await ledger.claim(key, generation=1, tool="read_file", attempt=1, owner="benchmark")
+        body = outcome_body(call_id="c1", tool="read_file", key=key, result=result)
+        event = AuditEvent(outcome_id(job.id, "c1"), "call.outcome", "default", job.id, "system:sandbox", body)
+        await ledger.settle(key, result, event)
+
+    async def at_once(step: Step) -> None:
+        await asyncio.gather(*(step() for _ in range(CALLERS)))
+
+    return {
+        "bare": bare,
+        "append": append,
+        "call": call,
+        f"bare_{CALLERS}": lambda: at_once(bare),
+        f"append_{CALLERS}": lambda: at_once(append),
+    }
+
+
+async def measure(url: str, rounds: int) -> dict[str, float]:
+    """Median milliseconds of each step; of the steps of many callers, per caller."""
+    db = Database(url)
+    await db.migrate()
+    async with db.begin() as conn:
+        kind = "BLOB" if db.dialect == "sqlite" else "BYTEA"
+        await conn.execute(sa.text(f"CREATE TABLE bare (id TEXT PRIMARY KEY, ts TEXT, kind TEXT, body {kind})"))
+    taken: dict[str, list[float]] = {name: [] for name in steps(db)}
+    measured = steps(db)
+    for turn in range(rounds + 5):
+        for name, step in measured.items():
+            start = time.perf_counter()
+            await step()
+            if turn >= 5:  # the first ones compile statements and open connections
+                taken[name].append((time.perf_counter() - start) * 1000)
+    found = await AuditLog(db).verify()
+    if not found.ok:
+        raise RuntimeError(f"the log does not verify: {found.problem}")
+    await db.close()
+    return {
+        name: round(statistics.median(values) / (CALLERS if name.endswith(f"_{CALLERS}") else 1), 3)
+        for name, values in taken.items()
+    }
+
+
+def main() -> None:
+    """Measure on each database, print a table and the JSON line."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--rounds", type=int, default=150)
+    options.add_argument("--database", choices=("sqlite", "postgresql"))
+    chosen = options.parse_args()
+    medians: dict[str, float] = {}
+    for database in [chosen.database] if chosen.database else ["sqlite", "postgresql"]:
+        with tempfile.TemporaryDirectory() as folder:
+            if database == "sqlite":
+                found = asyncio.run(measure(f"sqlite:///{Path(folder) / 'bench.db'}", chosen.rounds))
+            else:
+                url, stop = postgres.start(durable=True)
+                try:
+                    found = asyncio.run(measure(url, chosen.rounds))
+                finally:
+                    stop()
+        medians |= {f"{database}.{name}_ms": value for name, value in found.items()}
+    ratios = {
+        f"{name.removesuffix('_ms')}/bare": round(value / medians[_bare(name)], 2)
+        for name, value in medians.items()
+        if _bare(name) != name
+    }
+    for name, value in medians.items():
+        print(f"{name:28} {value:8.3f} ms")
+    for name, value in ratios.items():
+        print(f"{name:28} {value:8.2f} x")
+    load = [round(value, 2) for value in os.getloadavg()]
+    print(json.dumps({"name": "audit", "medians": medians, "ratios": ratios, "load": load}))
+
+
+def _bare(name: str) -> str:
+    """The bare step a step is compared with."""
+    database, step = name.split(".")
+    return f"{database}.bare_{CALLERS}_ms" if step.endswith(f"_{CALLERS}_ms") else f"{database}.bare_ms"
+
+
+if __name__ == "__main__":
+    main()
