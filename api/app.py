@@ -5,12 +5,14 @@ Starts whether or not Temporal answers; without a usable store or policy it does
 
 import asyncio
 import logging
+import os
 import re
+import signal
 import socket
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -26,8 +28,12 @@ from api.limits import JSON_BODY_BYTES, RequestLimits
 from api.links import API
 from api.routes import approvals, artifacts, audit, automations, events, files, health, keys, me, policy, runs, tools
 from api.services import Services, open_services
+from policies.source import SourceError
+from tools.errors import ToolError
 from worker import telemetry, temporal
 from worker.settings import Settings
+from worker.store.database import StoreUnavailable
+from worker.store.keyfiles import KeyFileUnsafe
 
 log = structlog.get_logger(__name__)
 
@@ -68,16 +74,9 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
             app.state.services = services
             yield
             return
-        try:
-            async with open_services(settings) as opened:
-                app.state.services = opened
-                log.info(
-                    "api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12]
-                )
-                yield
-        except Exception as error:
-            log.error("api.failed", reason=str(error))  # noqa: TRY400  (uvicorn prints the traceback)
-            raise
+        async with open_services(settings) as opened:
+            app.state.services = opened
+            yield
 
     app = FastAPI(
         title="Gatehouse",
@@ -153,8 +152,19 @@ def _serve_docs(app: FastAPI) -> None:
 class Server(uvicorn.Server):
     """Ends open event streams before uvicorn waits for connections to close, which it would do in vain."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config)
+    def __init__(self, settings: Settings, app: FastAPI) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.api_host,
+                port=settings.api_port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                lifespan="on",
+            )
+        )
         self._api = app
 
     @override
@@ -165,26 +175,40 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+async def serve(settings: Settings) -> None:
+    """Open every part, then listen until a signal comes. Raises what keeps a part from opening."""
+    async with open_services(settings) as opened:
+        log.info("api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12])
+        await Server(settings, create_app(settings, opened)).serve()
+
+
 def main() -> int:
-    """Serve until told to stop. Status 1 with one line of reason when a part cannot be opened."""
+    """Serve until SIGTERM or SIGINT, then 0. Status 1, after one line that says why, when it cannot start."""
     settings = Settings()
     telemetry.configure(settings.log_level.upper(), process="api", redacts=temporal.redactor(settings))
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports on every readiness probe
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.api_host,
-        port=settings.api_port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        lifespan="on",
-    )
-    server = Server(config, app)
-    asyncio.run(server.serve())
-    return 0 if server.started else 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn drains on a signal and then raises it anew; drained is how this process is meant to end.
+        signal.signal(number, _drained)
+    try:
+        asyncio.run(serve(settings))
+    except _CANNOT_OPEN as error:
+        log.error("api.cannot_start", reason=str(error))  # noqa: TRY400  (the reason names file or address)
+        return 1
+    except SystemExit:  # uvicorn's word for a taken port; it has said so
+        return 1
+    return 0
+
+
+def _drained(number: int, _frame: FrameType | None) -> None:
+    log.info("api.stopped", signal=signal.Signals(number).name)
+
+
+_CANNOT_OPEN = (StoreUnavailable, SourceError, ToolError, KeyFileUnsafe, OSError, ValueError, RuntimeError)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    # Not sys.exit: the Temporal SDK's runtime can abort the process (SIGABRT) while the interpreter winds down.
+    os._exit(status)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import uvicorn
 
 from api.app import Server, create_app
 from api.services import Services
@@ -100,8 +99,7 @@ async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGen
     """Serve until the block ends; then stop as SIGTERM would."""
     settings = Settings(data=data, home=HOME, temporal_address=temporal_address, api_port=free_port(), **changes)
     app = create_app(settings)
-    config = uvicorn.Config(app, port=settings.api_port, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
-    server = Server(config, app)
+    server = Server(settings, app)
     serving = asyncio.create_task(server.serve())
     try:
         while not server.started:
