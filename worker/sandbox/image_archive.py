@@ -56,10 +56,10 @@ class ImageArchive:
         )
         return cls(rootfs, layer, config)
 
-    def stream(self) -> Iterator[bytes]:
-        """The archive in chunks; untagged, because containers are started by id only."""
+    def stream(self, tag: str) -> Iterator[bytes]:
+        """The archive in chunks. `tag` only keeps `docker image prune` away: containers are started by id."""
         name = f"{hashlib.sha256(self.config).hexdigest()}.json"
-        manifest = canonical_json([{"Config": name, "RepoTags": None, "Layers": ["layer.tar"]}])
+        manifest = canonical_json([{"Config": name, "RepoTags": [tag], "Layers": ["layer.tar"]}])
         yield _member(name, self.config)
         size = self.rootfs.stat().st_size
         yield _header("layer.tar", size)

@@ -210,17 +210,11 @@ class ImageStore:
                 labels={LABEL_RECIPE: recipe.id(self._architecture)},
             )  # fmt: skip
             self._say(f"sandbox image {name}: loading {archive.image_id}")
-            loaded = ""
-            for progress in self._api.load_image(archive.stream()):
+            tag = f"gatehouse-sandbox-{name}:{recipe.id(self._architecture)[:12]}"
+            for progress in self._api.load_image(archive.stream(tag)):
                 _raise_reported(progress, "see the engine's log")
-                loaded += str(progress.get("stream", ""))
-        # The classic store names the image by its configuration; the containerd store says the id it chose.
-        image_id = (
-            archive.image_id
-            if archive.image_id in loaded or "sha256:" not in loaded
-            else f"sha256:{loaded.split('sha256:')[1][:64]}"
-        )
-        record = self._record(name, recipe, image_id, "built")
+        # The containerd store chooses another id than the classic one, but both keep the layers.
+        record = self._record(name, recipe, tag, "built")
         if record.layers != (archive.layer,):
             raise SandboxUnavailable(
                 f"the engine loaded layers {record.layers}, expected {archive.layer}", "report this"
