@@ -76,7 +76,7 @@ class AutomationWorkflow:
         return result
 
     @workflow.update(name=contracts.UPDATE_ANSWER, description="A signed answer to one of the run's questions")
-    async def answer(self, answer: ApprovalAnswer) -> AnswerAccepted:
+    def answer(self, answer: ApprovalAnswer) -> AnswerAccepted:
         """Take an answer the validator let through."""
         return self._run.desk.accept(answer)
 
@@ -158,5 +158,6 @@ class AutomationWorkflow:
 def _cause(fault: BaseException) -> str:
     """The innermost message that is ours or Temporal's, for people."""
     inner = fault.cause if isinstance(fault, ActivityError) and fault.cause is not None else fault
-    kind = inner.type if isinstance(inner, ApplicationError) else type(inner).__name__
-    return f"{kind}: {inner}" if kind else str(inner)
+    if isinstance(inner, ApplicationError):
+        return f"{inner.type}: {inner.message}" if inner.type else inner.message
+    return f"{type(inner).__name__}: {inner}"

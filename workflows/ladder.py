@@ -8,7 +8,7 @@ import hashlib
 import json
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import FailureError, is_cancelled_exception
 
 from tools.contract import JsonObject, Outcome, ToolResult, canonical_json
 from workflows import ports
@@ -147,7 +147,7 @@ async def _ask_rules(run: LiveRun, failure: str, rule: str | None, results: dict
     )
     try:
         return await record(ports.next_by_rules, asked, "what do the rules say")
-    except ActivityError as error:
+    except FailureError as error:
         if is_cancelled_exception(error):
             raise
         raise RungOverError("rules: they could not be evaluated") from error

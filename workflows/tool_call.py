@@ -181,7 +181,8 @@ class _Passage:
         return Draft(
             question=question, digest=self._digest, approvers=decision.approvers, reason=reason, rule=decision.rule,
             deadline_s=self._run.definition.approvals.deadline_s, policy_version=decision.policy_version,
-            call=self.call, tool=self._tool, problem=self._problem_of_edit,
+            call=self.call, tool=self._tool,
+            problem=self._problem_of_edit if question is Question.CALL else _no_edit,
         )  # fmt: skip
 
     def _problem_of_edit(self, answer: ApprovalAnswer) -> str | None:
@@ -191,6 +192,10 @@ class _Passage:
 
     def _refused(self, outcome: Outcome, error: str, content: str) -> _RefusedError:
         return _RefusedError(ToolResult(outcome=outcome, content=content, error=error))
+
+
+def _no_edit(answer: ApprovalAnswer) -> str | None:
+    return None if answer.edited_arguments is None else "edited_arguments: what is repeated cannot be changed"
 
 
 def _said(answer: ApprovalAnswer) -> str:

@@ -5,13 +5,11 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypeVar
 
 from pydantic_ai.durable_exec.temporal import TemporalDurability
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
@@ -37,6 +35,7 @@ from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog, AuditRecord
 from worker.store.blobs import Blobs
 from worker.store.database import Database
+from worker.store.ids import new_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
 from worker.store.signing import AnswerKey, load_or_create, public_keys
@@ -45,6 +44,8 @@ from workflows.agents import build_agent
 from workflows.automation import RUN_FAILED, AutomationWorkflow
 from workflows.contracts import AnswerAccepted, ApprovalAnswer, ApprovalRequest, RunRequest, RunResult, RunState
 from workflows.spec import AutomationFile, AutomationSpec, resolve
+
+T = TypeVar("T")
 
 OLGA = Principal(id="olga", roles=("operator",))
 RUTH = Principal(id="ruth", roles=("approver",))
@@ -118,13 +119,12 @@ class Started:
 
     async def questions(self, *ids: str, timeout_s: float = 30) -> list[ApprovalRequest]:
         """Wait until all of these are pending."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+
+        async def found() -> list[ApprovalRequest]:
             waiting = {q.id: q for q in (await self.state()).waiting}
-            if all(id_ in waiting for id_ in ids):
-                return [waiting[id_] for id_ in ids]
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{ids} not asked: {await self.state()}")
+            return [waiting[id_] for id_ in ids] if all(id_ in waiting for id_ in ids) else []
+
+        return await until(found, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,16 @@ class House:
     key: AnswerKey
     sandbox: Sandbox
 
-    async def start(self, spec: AutomationSpec, *, by: Principal = OLGA, inputs: JsonObject | None = None) -> Started:
+    async def start(
+        self,
+        spec: AutomationSpec,
+        *,
+        by: Principal = OLGA,
+        inputs: JsonObject | None = None,
+        run_id: str | None = None,
+    ) -> Started:
         """Ask for a run as the API does: its row first, then its workflow."""
-        run_id = f"run_{uuid4().hex[:20]}"
+        run_id = run_id or new_id("run")
         now = datetime.now(UTC)
         request = RunRequest(
             run_id=run_id,
@@ -156,7 +163,8 @@ class House:
         await self.runs.insert(
             Run(
                 id=run_id, tenant=by.tenant, automation=spec.name, automation_version=spec.definition.version,
-                digest=spec.digest, requester=by.id, principal=by, inputs=request.inputs, created_at=now, updated_at=now,
+                digest=spec.digest, requester=by.id, principal=by, inputs=request.inputs,
+                created_at=now, updated_at=now,
             )
         )  # fmt: skip
         handle = await self.client.start_workflow(
@@ -175,9 +183,10 @@ class House:
         )  # fmt: skip
         return self.key.sign_answer(unsigned)
 
-    async def send(self, run: Started, answer: ApprovalAnswer) -> AnswerAccepted:
-        """Send an answer. Raises WorkflowUpdateFailedError when it is refused."""
-        return await run.handle.execute_update(contracts.UPDATE_ANSWER, answer, result_type=AnswerAccepted)
+    async def send(self, run: Started, answer: ApprovalAnswer, *, id: str | None = None) -> AnswerAccepted:  # noqa: A002
+        """Send an answer (`id`: of the update). Raises WorkflowUpdateFailedError when it is refused."""
+        # One overload of the SDK's method has an untyped argument.
+        return await run.handle.execute_update(AutomationWorkflow.answer, answer, id=id)  # pyright: ignore[reportUnknownMemberType]
 
     async def say(
         self, run: Started, question: ApprovalRequest, verdict: str, by: Principal = RUTH, **changes: Any
@@ -209,7 +218,7 @@ class House:
 
 
 @asynccontextmanager
-async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings) -> AsyncIterator[House]:
+async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings) -> AsyncGenerator[House]:
     """The installation, its workers not polling yet."""
     db = Database(settings.sql_url)
     await db.migrate()
@@ -225,13 +234,18 @@ async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: S
 
 
 @asynccontextmanager
-async def workers(house: House, *, cached: int = 1000) -> AsyncIterator[None]:
-    """The three workers; `cached=0` makes the runs worker replay every run at every step."""
+async def workers(house: House, *, cached: int = 1000, boxes_of: Sandbox | None = None) -> AsyncGenerator[None]:
+    """The three workers; `cached=0` makes the runs worker replay every run at every step.
+
+    `boxes_of`: another sandbox for the calls, while workspaces stay where they are.
+    """
     engine = PolicyEngine(load_rules(rule_paths(None), set(TOOLS) | _BUILT_IN))
     ledger = Ledger(house.db, house.audit)
     records = RecordActivities(house.audit, house.runs, house.approvals, ledger, public_keys(house.settings.keys))
     gate = GateActivities(ArgumentGate(engine), house.audit)
-    boxes = SandboxActivities(house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit)
+    boxes = SandboxActivities(
+        boxes_of or house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit
+    )
     durability = TemporalDurability[None].from_agent(build_agent(Models(house.settings).resolve))
     assert durability is not None
     async with (
@@ -247,13 +261,19 @@ async def workers(house: House, *, cached: int = 1000) -> AsyncIterator[None]:
         yield
 
 
-_BUILT_IN: Sequence[str] | set[str] = {"http_request"}
+_BUILT_IN = frozenset({"http_request"})
+
+
+async def until(find: Callable[[], Awaitable[T]], timeout_s: float = 30) -> T:
+    """What `find` finds, as soon as it is something; fails when it stays nothing."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            if found := await find():
+                return found
+            await asyncio.sleep(0.05)
 
 
 def signed_by_another(answer: ApprovalAnswer, key: AnswerKey) -> ApprovalAnswer:
     """The same answer with a signature of a key the run does not trust, under the trusted key's id."""
     forged = key.sign_answer(answer)
     return forged.model_copy(update={"key_id": answer.key_id})
-
-
-__all__ = ["OLGA", "RUTH", "House", "Started", "automation", "opened", "replace", "signed_by_another", "workers"]

@@ -93,7 +93,7 @@ async def test_an_answer_sent_twice_under_one_id_is_taken_once(house: House) -> 
     house.provider.script("twice", calls(("erase", {"text": "old"})), answer(said="gone"))
     run = await house.start(automation("practice:twice"))
     signed = house.signed(await run.question(), "approve")
-    results = [await run.handle.execute_update("answer", signed, id="once") for _ in range(2)]
+    results = [await house.send(run, signed, id="once") for _ in range(2)]
     assert results[0] == results[1]
     assert await house.effects(await run.result()) == ["old"]
 
@@ -146,7 +146,7 @@ async def test_an_answer_that_arrives_after_the_deadline_is_refused_whenever_it_
     async with workers(lone_house):
         run = await lone_house.start(automation("practice:race", approvals={"deadline_s": 3}))
         signed = lone_house.signed(await run.question(), "approve")
-    sent = asyncio.create_task(run.handle.execute_update("answer", signed))
+    sent = asyncio.create_task(lone_house.send(run, signed))
     await asyncio.sleep(4)
     async with workers(lone_house):
         with pytest.raises(WorkflowUpdateFailedError) as refused:

@@ -1,0 +1,144 @@
+"""Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories`.
+
+Run it when workflow code changes its commands on purpose, and say so in the change: runs in flight then need a patch or
+a new worker version. Every history comes from a run on real parts.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+from temporalio.client import WorkflowFailureError
+
+from tests.fixtures.provider import Provider, Status, answer, calls
+from tests.fixtures.temporal import TemporalServer
+from tests.workflows.conftest import settings_for
+from tests.workflows.house import RUTH, House, Started, automation, opened, workers
+from worker.sandbox.container import Sandbox
+from worker.sandbox.engine import Engine, installation_id
+from worker.sandbox.images import ImageStore
+from worker.store.blobs import Blobs
+
+LEA = RUTH.model_copy(update={"id": "lea", "roles": ("lead",)})
+FOLDER = Path(__file__).parent / "histories"
+
+
+async def _plain(house: House) -> Started:
+    house.provider.script("plain", calls(("note", {"text": "a"}), ("grant", {"text": "b"})), answer(said="done"))
+    return await house.start(automation("practice:plain"))
+
+
+async def _approved(house: House) -> Started:
+    house.provider.script("approved", calls(("erase", {"text": "a"}), ("note", {"text": "b"})), answer(said="done"))
+    run = await house.start(automation("practice:approved"))
+    await house.say(run, await run.question(), "approve")
+    return run
+
+
+async def _edited(house: House) -> Started:
+    house.provider.script("edited", calls(("erase", {"text": "a"})), answer(said="done"))
+    run = await house.start(automation("practice:edited"))
+    await house.say(run, await run.question(), "approve", edited_arguments={"text": "lead: b"})
+    await house.say(run, await run.question(2), "deny", LEA, reason="no")
+    return run
+
+
+async def _expired(house: House) -> Started:
+    house.provider.script("expired", calls(("erase", {"text": "a"})), answer(said="kept"))
+    return await house.start(automation("practice:expired", approvals={"deadline_s": 1}))
+
+
+async def _degraded(house: House) -> Started:
+    house.provider.script("degraded", calls(("note", {"text": "a"})), Status(401))
+    then = {"calls": [{"id": "again", "tool": "note", "args": {"text": "r"}}], "answer": {"said": "by rule"}}
+    rules = [{"id": "by-hand", "when": "true", "then": then}]
+    return await house.start(automation("mistral:none", "practice:degraded", rules=rules))
+
+
+async def _handed_over(house: House) -> Started:
+    run = await house.start(automation())
+    await house.say(run, await run.question(), "approve", output={"said": "by hand"})
+    return run
+
+
+async def _cancelled(house: House) -> Started:
+    house.provider.script("cancelled", calls(("note", {"text": "a", "seconds": 20}), ("erase", {"text": "b"})))
+    run = await house.start(automation("practice:cancelled"))
+    await run.question()
+    await asyncio.sleep(1.5)
+    await run.handle.cancel()
+    return run
+
+
+async def _continued(house: House) -> Started:
+    house.provider.script("continued", *[calls(("note", {"text": str(n)})) for n in range(8)], answer(said="done"))
+    return await house.start(automation("practice:continued"))
+
+
+RUNS: dict[str, Callable[[House], Awaitable[Started]]] = {
+    "plain": _plain,
+    "approved": _approved,
+    "edited": _edited,
+    "expired": _expired,
+    "degraded": _degraded,
+    "handed-over": _handed_over,
+    "cancelled": _cancelled,
+}
+
+
+async def _record(house: House, name: str, run: Started) -> None:
+    try:
+        await run.result()
+    except WorkflowFailureError as ended:
+        sys.stderr.write(f"{name}: ended {ended.cause!r}\n")
+    parts = [w async for w in house.client.list_workflows(f"WorkflowId = '{run.id}'")]
+    parts.sort(key=lambda part: part.start_time)
+    for number, part in enumerate(parts, 1):
+        handle = house.client.get_workflow_handle(part.id, run_id=part.run_id)
+        suffix = f"-{number}" if len(parts) > 1 else ""
+        history = json.loads((await handle.fetch_history()).to_json())
+        (FOLDER / f"{name}{suffix}.json").write_text(json.dumps(_anonymous(history), indent=1) + "\n")
+
+
+def _anonymous(value: Any) -> Any:
+    """Without what names the machine it was recorded on; a replay reads none of it."""
+    if isinstance(value, list):
+        return [_anonymous(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {k: "recorder" if k == "identity" else _anonymous(v) for k, v in fields.items() if k != "stackTrace"}
+    return value
+
+
+async def main() -> None:
+    """Record all runs on a fresh installation."""
+    FOLDER.mkdir(exist_ok=True)
+    data = Path(tempfile.mkdtemp(prefix="gatehouse-histories-"))
+    ImageStore(data, lambda _: None).ensure()
+    provider, server = Provider(), TemporalServer()
+    short = TemporalServer(dynamic=("limit.historyCount.suggestContinueAsNew=60",))
+    await asyncio.gather(provider.start(), server.start(), short.start())
+    # Payloads stay in the history: a file that needs a blob store could not be replayed anywhere else.
+    blobs = Blobs(data / "blobs")
+    async with Engine() as engine:
+        sandbox = Sandbox(engine, data=data, owner=installation_id(data))
+        async with opened(provider, sandbox, blobs, settings_for(server, provider, data)) as house, workers(house):
+            for name, start in RUNS.items():
+                await _record(house, name, await start(house))
+        async with opened(provider, sandbox, blobs, settings_for(short, provider, data)) as house, workers(house):
+            await _record(house, "continued", await _continued(house))
+        await sandbox.close()
+    server.stop()
+    short.stop()
+    await provider.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    sys.stdout.flush()
+    os._exit(0)  # the SDK's runtime may abort while the interpreter winds down
