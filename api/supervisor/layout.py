@@ -119,7 +119,11 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
     async def serves() -> bool:
         return await listens("127.0.0.1", port)
 
-    return Child("temporal", argv, without(env, *PROVIDER_VARIABLES, *ENGINE_VARIABLES), logs / "temporal.log", serves)
+    # The server asks who runs it, and ends where neither a password file nor the environment can say.
+    known = {"USER": str(os.getuid()), "HOME": str(settings.data.resolve()), **env}
+    return Child(
+        "temporal", argv, without(known, *PROVIDER_VARIABLES, *ENGINE_VARIABLES), logs / "temporal.log", serves
+    )
 
 
 def _practice_model(port: int, logs: Path, env: Mapping[str, str]) -> Child:
