@@ -60,7 +60,8 @@ def ready(*, dev: bool) -> bool:
     """Whether the environment is already what the lock asks for. A development one serves for running too."""
     found = _stamped()
     keys = ("root", "python", "dev", "lock", "project")
-    if not PYTHON.exists() or not (VENV / "bin" / "gatehouse").exists():
+    # Asked by access, not by existence: the interpreter behind the link may lie where this user cannot look.
+    if not os.access(PYTHON, os.X_OK) or not os.access(VENV / "bin" / "gatehouse", os.X_OK):
         return False
     return any(all(found.get(k) == want[k] for k in keys) for want in (_wanted(dev=d) for d in {True, dev}))
 

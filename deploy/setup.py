@@ -39,6 +39,8 @@ def ensure_image(console: Console) -> None:
     """Have the sandbox's base image in the engine, verified and recorded. The work is `worker.sandbox.images`'."""
     data = Path(os.environ.get("GATEHOUSE_DATA") or ROOT / ".gatehouse")
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.access(data, os.R_OK | os.W_OK | os.X_OK):
+        raise SetupError(f"{data} belongs to {data.owner()}.", "be that user, or name another folder: GATEHOUSE_DATA")
     started = time.monotonic()
     known = (data / "images.json").exists()
     if not known:

@@ -121,9 +121,8 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
 
     # The server asks who runs it, and ends where neither a password file nor the environment can say.
     known = {"USER": str(os.getuid()), "HOME": str(settings.data.resolve()), **env}
-    return Child(
-        "temporal", argv, without(known, *PROVIDER_VARIABLES, *ENGINE_VARIABLES), logs / "temporal.log", serves
-    )
+    known = without(known, *PROVIDER_VARIABLES, *ENGINE_VARIABLES)
+    return Child("temporal", argv, known, logs / "temporal.log", serves)
 
 
 def _practice_model(port: int, logs: Path, env: Mapping[str, str]) -> Child:
