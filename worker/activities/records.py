@@ -238,9 +238,9 @@ def _distrust(opened: RunOpened, asked: Run | None, answer_keys: Mapping[str, st
         "automation digest": asked.digest != opened.automation_digest,
         "inputs": hashlib.sha256(canonical_json(asked.inputs)).hexdigest() != opened.inputs_digest,
         "files": asked.files != opened.files,
-        "requester": (asked.requester, asked.tenant) != (opened.principal.id, opened.principal.tenant),
-        # Rows written before principals were kept have none.
-        "principal": asked.principal is not None and asked.principal != opened.principal,
+        "requester": asked.requester != opened.principal.id,
+        # Whole, roles included: the gate decides by them.
+        "principal": asked.principal != opened.principal or asked.tenant != opened.principal.tenant,
     }
     wrong = [name for name, is_wrong in differs.items() if is_wrong]
     return f"its {', '.join(wrong)} differ from what was asked for" if wrong else None

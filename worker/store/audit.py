@@ -99,11 +99,6 @@ class AuditLog:
         async with self.db.read() as own:
             return next(iter(_records(await own.execute(query))), None)
 
-    async def of_run(self, run_id: str, *, conn: AsyncConnection) -> list[AuditRecord]:
-        """All records of the run, in order."""
-        query = sa.select(audit_event).where(audit_event.c.run_id == run_id).order_by(audit_event.c.run_seq)
-        return _records(await conn.execute(query))
-
     async def event_ids(self, run_id: str, *types: str, conn: AsyncConnection) -> list[str]:
         """Event ids of the run's records of these types, in order."""
         query = (

@@ -31,7 +31,7 @@ class Run(Wire):
     """Of the automation and its tools, as resolved when the run was asked for."""
     requester: str
     """Principal id."""
-    principal: Principal | None = None
+    principal: Principal
     """The requester as authenticated, roles included: what `run.open` compares the workflow's principal with."""
     phase: Phase = Phase.QUEUED
     rung: Rung = Rung.MODEL
@@ -119,7 +119,7 @@ class Runs:
 async def _insert(conn: AsyncConnection, run: Run) -> Run:
     values = {
         **run.model_dump(exclude={"inputs", "files", "result", "principal"}),
-        "principal": None if run.principal is None else run.principal.model_dump_json(),
+        "principal": run.principal.model_dump_json(),
         "phase": run.phase.value,
         "rung": run.rung.value,
         "inputs": canonical_json(run.inputs).decode(),
@@ -133,8 +133,7 @@ async def _insert(conn: AsyncConnection, run: Run) -> Run:
 def _run(row: sa.RowMapping) -> Run:
     values: dict[str, Any] = {str(name): value for name, value in row.items()}
     result: str | None = values["result"]
-    principal: str | None = values["principal"]
-    values["principal"] = None if principal is None else Principal.model_validate_json(principal)
+    values["principal"] = Principal.model_validate_json(values["principal"])
     values["inputs"] = _INPUTS.validate_json(values["inputs"])
     values["files"] = _FILES.validate_json(values["files"])
     values["result"] = None if result is None else RunResult.model_validate_json(result)

@@ -86,7 +86,7 @@ def _runs() -> None:
         sa.Column("automation_version", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("requester", sa.Text, nullable=False),
-        sa.Column("principal", sa.Text),
+        sa.Column("principal", sa.Text, nullable=False),
         sa.Column("phase", sa.Text, nullable=False),
         sa.Column("rung", sa.Text, nullable=False),
         sa.Column("inputs", sa.Text, nullable=False),
