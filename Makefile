@@ -7,7 +7,7 @@ SETUP = $(if $(PYTHON),$(PYTHON),python3) -m deploy.setup
 BIN := .venv/bin
 export LOG NAME
 
-.PHONY: help setup setup-dev demo test check lint types contracts up down doctor bench clean lock
+.PHONY: help setup setup-dev demo test check lint types contracts up down doctor bench clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -52,5 +52,6 @@ doctor: ## Say what is present, missing or misconfigured, and the remedy
 bench: setup-dev ## Run the benchmarks (NAME=x runs one); the last line of each is one JSON object
 	@$(BIN)/python -m benchmarks $(if $(NAME),"$$NAME")
 
-clean: down ## Stop the system, then remove .venv and caches (never the data in .gatehouse)
+clean: ## Stop the system, then remove .venv and caches (never the data in .gatehouse)
+	-@test ! -x $(BIN)/gatehouse || $(BIN)/gatehouse down
 	rm -rf .venv build test-output .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -9,9 +9,10 @@ import argparse
 import asyncio
 import contextlib
 import secrets
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from worker.store.database import Database
 
 Obj = dict[str, Any]
 T = TypeVar("T")
+RUN_S = 900
 KEEP = "Keep the rotated files until the incident review."
 REMOVE = "The rotated files are in the backup; remove them."
 
@@ -117,14 +119,33 @@ def perform(operator: Client, reviewer: Client, files: list[Path], answer: Calla
     run = operator.post("/runs", body, {"Idempotency-Key": f"demo-{secrets.token_hex(8)}"})
     say(f"demo-operator uploaded {len(ids)} files and asked for log-triage: {run['id']}")
     events: list[Event] = []
-    for event in operator.events(run["id"]):
-        events.append(event)
-        if line := describe(event):
-            say(f"  {line}")
-        if event.type == "approval.requested":
-            answer(reviewer, _question(reviewer, event.record["body"]["approval_id"]))
+    with _patience():
+        for event in operator.events(run["id"]):
+            events.append(event)
+            if line := describe(event):
+                say(f"  {line}")
+            if event.type == "approval.requested":
+                answer(reviewer, _question(reviewer, event.record["body"]["approval_id"]))
     run = operator.get(f"/runs/{run['id']}")
     return Told(run, account(events), _report(operator, run), time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _patience() -> Generator[None]:
+    """Give up on a run that does not end, instead of following it for ever."""
+
+    def over(*_: object) -> None:
+        raise DemoFailed(
+            f"the run did not end in {RUN_S} s; look at it with `gatehouse runs list`, or in the Temporal UI"
+        )
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(RUN_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _question(reviewer: Client, approval_id: str) -> Obj:
