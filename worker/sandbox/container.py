@@ -32,6 +32,9 @@ PROGRAM_COMMAND: Final = ("python3", "-I", "-B", "/work/run.py")
 START_TIMEOUT_S: Final = 30.0
 # How much longer than the supervisor the worker waits before it decides by itself.
 GRACE_S: Final = 2.0
+# How often a box with a job is checked to be alive, and how long a dead one's last frames may take to arrive.
+WATCH_S: Final = 2.0
+LAST_FRAMES_S: Final = 0.5
 # How long a call that went wrong waits for its container to be gone before it says so.
 REMOVAL_WAIT_S: Final = 5.0
 # How long after its time-out a container may still exist before the reaper takes it: start-up, end, removal.
@@ -192,7 +195,11 @@ class Sandbox:
                 raise SandboxUnavailable("the box did not come up", channel.complaint or "see the engine's log")  # noqa: TRY301
             if commit is not None:
                 await commit()
-            ran = await self._converse(job, channel, frames, name)
+            watch = asyncio.create_task(self._watch(name, channel))
+            try:
+                ran = await self._converse(job, channel, frames, name)
+            finally:
+                watch.cancel()
         except BaseException as error:
             # Goes on in the background when it takes longer, as it does when the engine is away.
             await asyncio.wait({self._let_go(name, channel, requests)}, timeout=REMOVAL_WAIT_S)
@@ -270,6 +277,22 @@ class Sandbox:
         if await self._ran_out_of_memory(name, wall):
             return ended(Ending.OOM)
         raise BoxLost(f"the box ended without a report {channel.complaint}".strip())
+
+    async def _watch(self, name: str, channel: Channel) -> None:
+        """Drop the connection of a box that is dead: the engine does not while input for it is still on its way."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                state = (await self.engine.call(lambda api: api.inspect_container(name))).get("State")
+                if isinstance(state, dict) and state.get("Running"):
+                    continue
+            except NotFound:
+                pass
+            except SandboxUnavailable:
+                continue  # the deadline decides
+            await asyncio.sleep(LAST_FRAMES_S)
+            channel.close()
+            return
 
     async def _ran_out_of_memory(self, name: str, since: float) -> bool:
         """Ask the engine's event log: the container may be gone already, its events stay."""
