@@ -26,6 +26,7 @@ from api import docs, errors
 from api.errors import Problem
 from api.limits import JSON_BODY_BYTES, RequestLimits
 from api.links import API
+from api.logs import RequestLog
 from api.routes import approvals, artifacts, audit, automations, events, files, health, keys, me, policy, runs, tools
 from api.services import Services, open_services
 from policies.source import SourceError
@@ -91,6 +92,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
+    app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     _serve_docs(app)

@@ -44,6 +44,7 @@ async def authenticated(
     if principal is None:
         await _record_bad_key(services, request)
         raise _unauthenticated("the API key is unknown, expired or revoked", 'error="invalid_token"')
+    request.state.principal = principal.id  # for the log
     return principal
 
 

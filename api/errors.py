@@ -107,7 +107,7 @@ _ALWAYS = {
     403: "The key's roles do not allow this; `detail` names the role that does.",
     413: "The body is larger than this route takes.",
     422: "A field is wrong; `errors` names each and the remedy.",
-    500: "A fault of ours, recorded in the log under the request's path.",
+    500: "A fault of ours, recorded in the log under the answer's `X-Request-Id`.",
     503: "A part this needs (store or Temporal) does not answer; `detail` says which.",
 }
 _SOMETIMES = {
@@ -162,7 +162,10 @@ def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
         # Starlette re-raises after answering, so the server's log has the traceback; the client gets no internals.
         log.error("request.fault", path=request.url.path, method=request.method, error=type(error).__name__)
         fault = Refused(
-            500, "fault", "the request failed because of a fault of ours", remedy="see the API's log for the traceback"
+            500,
+            "fault",
+            "the request failed because of a fault of ours",
+            remedy="see the API's log under the X-Request-Id of this answer",
         )
         return problem_response(request, fault)
 

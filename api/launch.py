@@ -135,7 +135,7 @@ async def launch(services: Services, principal: Principal, body: RunIn, key: str
         if checked is None:
             raise refused or AssertionError  # leaving the transaction by an exception forgets the reservation
         run = await _write(services, conn, principal, checked, run_id)
-    await _start(services, principal, checked, run, reservation)
+    await _start(services, checked, run, reservation)
     out = run_out(services.settings, run)
     response = StoredResponse(status=202, headers={"Location": out.links.self}, body=out.model_dump(mode="json"))
     if reservation is not None:
@@ -206,14 +206,12 @@ async def _write(services: Services, conn: AsyncConnection, principal: Principal
     return run
 
 
-async def _start(
-    services: Services, principal: Principal, checked: Checked, run: Run, reservation: Reservation | None
-) -> None:
+async def _start(services: Services, checked: Checked, run: Run, reservation: Reservation | None) -> None:
     if run.phase is not Phase.QUEUED:
         return  # an earlier request with this key got it started before it died
     request = RunRequest(
         run_id=run.id,
-        principal=run.principal or principal,  # as first authenticated: the run's first step compares
+        principal=run.principal,  # as first authenticated: the run's first step compares
         automation=checked.spec,
         inputs=run.inputs,
         files=run.files,
@@ -221,15 +219,18 @@ async def _start(
     )
     try:
         await services.gateway.start(request, _details(services, run))
-    except Unreachable as error:
-        log.warning("run.not_started", run_id=run.id, reason=error.reason)
+    except Exception as error:
+        sent = isinstance(error, Unreachable) and error.sent
         if reservation is not None:
             await services.idempotency.release(reservation)
-            raise temporal_unreachable(error, remedy=_REPEAT) from error
-        if error.sent and await _did_start(services, run.id):
+        elif sent and await _did_start(services, run.id):
             return
-        await close_unstarted(services, run, Phase.FAILED, f"Temporal did not start it: {error.reason}")
-        raise temporal_unreachable(error) from error
+        else:
+            await close_unstarted(services, run, Phase.FAILED, f"Temporal did not start it: {error}")
+        if not isinstance(error, Unreachable):
+            raise
+        log.warning("run.not_started", run=run.id, reason=error.reason)
+        raise temporal_unreachable(error, remedy=_REPEAT if reservation else "") from error
 
 
 _REPEAT = "start Temporal (`gatehouse up`), then repeat the request with the same Idempotency-Key: it starts this run"

@@ -61,8 +61,8 @@ class Api:
         now = datetime.now(UTC)
         values: Json = {
             "id": new_id("run"), "tenant": tenant, "automation": "tidy", "automation_version": "1.0",
-            "digest": "0" * 64, "requester": "olga", "inputs": {"path": "in/a"}, "phase": phase,
-            "created_at": now, "updated_at": now,
+            "digest": "0" * 64, "requester": "olga", "principal": Principal(id="olga", tenant=tenant),
+            "inputs": {"path": "in/a"}, "phase": phase, "created_at": now, "updated_at": now,
         }  # fmt: skip
         return await self.services.runs.insert(Run(**(values | changes)))
 

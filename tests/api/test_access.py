@@ -178,3 +178,14 @@ def test_the_engine_knows_every_right_the_routes_ask_for(api: Api) -> None:
     viewer = Principal(id="v", roles=("viewer",))
     for resource in "runs", "artifacts", "approvals", "automations", "tools":
         assert api.services.engine.may(viewer, resource, "read")
+
+
+async def test_each_request_leaves_one_line(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """With who, what and the id the answer carries; without the query, which may hold anything."""
+    client = await api.client("viewer")
+    capsys.readouterr()
+    response = await client.get("/runs", params={"automation": "hidden"})
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if response.headers["x-request-id"] in line]
+    assert all(part in line for part in ("GET", "/api/v1/runs", "200", "viewer"))
+    assert "hidden" not in line
+    assert api.keys["viewer"] not in line
