@@ -189,6 +189,8 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
                 activities=activities.all(),
                 max_concurrent_activities=16,
                 graceful_shutdown_timeout=DRAIN,
+                # A worker hears of a cancellation with a heartbeat: throttled longer, a box would outlive its run.
+                max_heartbeat_throttle_interval=timedelta(seconds=1),
             )
         finally:
             reaping.cancel()
