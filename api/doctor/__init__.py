@@ -1,4 +1,4 @@
-"""`gatehouse doctor`: looks at everything the system needs, says how each part is, and the remedy. Changes nothing."""
+"""`gatehouse doctor`: how everything the system needs is, and the remedy. Leaves nothing behind."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

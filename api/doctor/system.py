@@ -10,7 +10,9 @@ from api.supervisor.children import answers, listens
 from api.supervisor.layout import temporal_program
 from api.supervisor.state import StateFiles
 from worker.sandbox import images
-from worker.sandbox.engine import Engine, EngineFacts, SandboxUnavailable, connect
+from worker.sandbox.container import Sandbox
+from worker.sandbox.engine import Engine, EngineFacts, SandboxUnavailable, connect, installation_id
+from worker.sandbox.selftest import judge, look_inside
 from worker.settings import Settings
 
 
@@ -34,7 +36,8 @@ def engine(settings: Settings) -> list[Finding]:
         if missing
         else ok("docker engine", ", ".join([detail, *extras]))
     ]
-    return [*found, _image(settings)]
+    image = _image(settings)
+    return [*found, image] if missing or image.status != "ok" else [*found, image, _box(settings)]
 
 
 def _image(settings: Settings) -> Finding:
@@ -54,6 +57,28 @@ def _image(settings: Settings) -> Finding:
     if not intact:
         return fail("sandbox image", "the recorded image is gone from the engine, or its layers differ", remedy)
     return ok("sandbox image", f"{record.id.removeprefix('sha256:')[:12]}, layers verified")
+
+
+def _box(settings: Settings) -> Finding:
+    """One real box, looked at from inside: is everything enforced that the engine said yes to?"""
+    data = settings.data.resolve()
+
+    async def look() -> list[str]:
+        async with Engine(settings.docker_host) as found:
+            sandbox = Sandbox(found, data=data, owner=installation_id(data))
+            try:
+                return judge(await look_inside(sandbox))
+            finally:
+                await sandbox.close()
+
+    try:
+        wrong = asyncio.run(look())
+    except SandboxUnavailable as error:
+        return fail("sandbox", error.problem, error.remedy)
+    if wrong:
+        return fail("sandbox", f"the box is not shut: {'; '.join(wrong)}", "use another engine: tools do not run here")
+    shut = "no network, read-only root, no capabilities, no new privileges, system call filter, limits"
+    return ok("sandbox", f"a box was tried and is shut: {shut}")
 
 
 def temporal(settings: Settings) -> list[Finding]:
