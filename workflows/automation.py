@@ -28,6 +28,7 @@ from workflows.faults import REFUSED, SANDBOX_UNAVAILABLE
 from workflows.ladder import descend
 from workflows.live import LiveRun
 from workflows.recording import record
+from workflows.tool_call import SANDBOX_WAIT
 
 RUN_FAILED = "run_failed"
 """ApplicationError type with which the workflow of a failed run ends; its detail is the RunResult."""
@@ -112,7 +113,7 @@ class AutomationWorkflow:
                 ports.open_workspace,
                 WorkspaceOpened(run=self._run.ref, files=self._request.files),
                 task_queue=QUEUE_SANDBOX,
-                schedule_to_start_timeout=timedelta(minutes=2),
+                schedule_to_start_timeout=SANDBOX_WAIT,
                 start_to_close_timeout=timedelta(minutes=5),
                 heartbeat_timeout=timedelta(seconds=30),
                 retry_policy=_WORKSPACE_RETRY,
@@ -139,7 +140,7 @@ class AutomationWorkflow:
                 ports.close_workspace,
                 self._run.ref,
                 task_queue=QUEUE_SANDBOX,
-                schedule_to_start_timeout=timedelta(minutes=2),
+                schedule_to_start_timeout=SANDBOX_WAIT,
                 start_to_close_timeout=timedelta(minutes=5),
                 heartbeat_timeout=timedelta(seconds=30),
                 retry_policy=_WORKSPACE_RETRY,

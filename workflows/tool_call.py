@@ -26,8 +26,9 @@ AskedBy = Literal["model", "rules"]
 HEARTBEAT = timedelta(seconds=5)
 START_MARGIN_S = 30.0
 """On top of the tool's own limit: preparing and removing the container, storing the result."""
-SANDBOX_WAIT = timedelta(minutes=2)
-"""How long a call may wait for a sandbox worker to take it."""
+SANDBOX_WAIT = timedelta(minutes=10)
+"""How long work may wait for a sandbox worker to take it: all may be busy with calls of minutes. An engine that does
+not answer is told at once."""
 
 
 async def tool_call(run: LiveRun, call: ToolCall, asked_by: AskedBy) -> ToolResult:
