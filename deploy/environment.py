@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".gatehouse-stamp.json"
+INCOMPLETE = VENV / ".gatehouse-incomplete"
+"""Stands while packages are being installed: after a kill, half a package may look like a whole one."""
 LOG = ROOT / "build" / "setup.log"
 REQUIREMENTS = ROOT / "deploy" / "requirements"
 _LIST = (
@@ -76,6 +78,7 @@ def ensure(console: Console, *, dev: bool) -> None:
     before = _stamped()
     started = time.monotonic()
     _create(console)
+    INCOMPLETE.touch()
     lock = REQUIREMENTS / ("dev.txt" if dev else "runtime.txt")
     console.doing(f"installing {len(locked(lock.read_text()))} hash-locked packages (log: {LOG.relative_to(ROOT)})")
     _pip("install", "--require-hashes", "--no-deps", "--no-input", "-r", str(lock))
@@ -87,6 +90,7 @@ def ensure(console: Console, *, dev: bool) -> None:
     remaining = drift(lock, installed())
     if remaining:
         raise SetupError(f"the packages in .venv still differ from the lock ({remaining}).", "run: make clean setup")
+    INCOMPLETE.unlink()
     STAMP.write_text(json.dumps({**_wanted(dev=dev), "names": names}))
     console.done(f".venv ready ({since(started)})")
 
@@ -112,7 +116,7 @@ def _create(console: Console) -> None:
     if VENV.exists() and not os.access(VENV, os.W_OK):
         owner = VENV.owner()
         raise SetupError(f".venv belongs to {owner} and cannot be changed by you.", f"run as {owner}: make setup")
-    if _works():
+    if _works() and not INCOMPLETE.exists():
         return
     console.doing("creating .venv")
     make = [sys.executable, "-m", "venv", "--clear", str(VENV)]
