@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     practice_model_url: str | None = None
-    """Base URL of the practice model (no intelligence, fixed rules). Models `practice:*` exist only when this is set."""
+    """Base URL of the practice model (no intelligence, fixed rules). Models `practice:*` exist only when it is set."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
