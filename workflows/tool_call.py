@@ -126,17 +126,16 @@ class _Passage:
         """Ask a human whether a call of unknown outcome runs once more. Raises _RefusedError unless ordered."""
         decision = await self._gate()
         if decision.verdict is Verdict.DENY:
-            raise self._refused(Outcome.UNKNOWN, "policy", f"{self._uncertain} Policy forbids to repeat it.")
+            raise self._refused(Outcome.UNKNOWN, "policy", "Policy forbids to repeat it.")
         answer = await self._run.desk.ask(
             self._draft(Question.UNKNOWN_OUTCOME, decision, reason=self._uncertain or "outcome unknown")
         )
         if answer is None:
-            raise self._refused(Outcome.UNKNOWN, "deadline", f"{self._uncertain} Nobody decided in time.")
+            raise self._refused(Outcome.UNKNOWN, "deadline", "Nobody decided in time.")
         if answer.verdict == "deny":
-            raise self._refused(Outcome.UNKNOWN, "human", f"{self._uncertain} {_said(answer)} not to repeat it")
+            raise self._refused(Outcome.UNKNOWN, "human", f"{_said(answer)} not to repeat it")
         self._approved = (self._digest, decision.approvers)
         self._generation += 1
-        self._uncertain = None
 
     async def close(self, result: ToolResult) -> ToolResult:
         """Record the outcome of a call that did not end in the sandbox; returns the one that stands."""
@@ -192,6 +191,9 @@ class _Passage:
         return problems(self._tool.parameters, answer.edited_arguments, "edited_arguments")
 
     def _refused(self, outcome: Outcome, error: str, content: str) -> _RefusedError:
+        if self._uncertain is not None:
+            # Whatever stopped the repetition, the first time may have taken effect.
+            outcome, content = Outcome.UNKNOWN, f"{self._uncertain} {content}"
         return _RefusedError(ToolResult(outcome=outcome, content=content, error=error))
 
 

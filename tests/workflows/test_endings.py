@@ -189,3 +189,13 @@ async def test_without_a_workspace_the_run_goes_to_rules_and_humans_at_once(lone
         result = await run.result()
     assert result.rung is Rung.HUMAN
     assert result.degraded[0].startswith("no workspace: sandbox_unavailable")
+
+
+async def test_a_repetition_that_cannot_run_does_not_pretend_to_know(house: House) -> None:
+    """Ordered to repeat, but the run is cancelled before: what the first time did is still not known."""
+    run = await lost_call(house, "lost-cancelled")
+    await run.question(2)
+    await run.handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await run.result()
+    assert await house.outcomes(run) == {"c1-1": "unknown"}
