@@ -161,7 +161,8 @@ class LiveRun:
 
     def _details(self) -> str:
         """Markdown for the Temporal UI: names and states only, never arguments (details are stored in plain text)."""
-        lines = [f"**{self.phase.value}** on rung **{self.rung.value}**" + (f" ({self.model})" if self.model else "")]
+        stands = f"**{self.phase.value}** on rung **{self.rung.value}**" + (f" ({self.model})" if self.model else "")
+        lines = [stands, ""]  # the empty line makes what follows a list
         for q in self.desk.waiting:
             about = f"{q.call.tool} ({q.call.id})" if q.call else q.question.value
             lines.append(
