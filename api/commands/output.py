@@ -78,11 +78,12 @@ def put_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: s
 
 
 def put_fields(fields: Sequence[tuple[str, object]]) -> None:
-    """Name and value, one a line, on stdout; empty values are left out."""
+    """Name and value, one a line, on stdout; a list as its items, empty values are left out."""
     width = max((len(name) for name, value in fields if value not in (None, "")), default=0)
     for name, value in fields:
         if value not in (None, ""):
-            text = visible(value)
+            items = cast("list[object]", value) if isinstance(value, list) else [value]
+            text = visible(", ".join(map(str, items)) or "(none)")
             put(f"{paint(name.ljust(width), 'dim')}  {paint(text, shade(text))}")
 
 
