@@ -29,17 +29,19 @@ class Principal(Wire):
     kind: Literal["person", "service"] = "person"
 
 
-Origin = Literal["operator", "own", "vendor", "selected", "untrusted", "unknown"]
+Origin = Literal["operator", "own_named", "own", "named", "vendor", "untrusted", "unknown"]
 """Where an argument's value stands, from most to least trusted:
 
 operator: in what the requester or the automation's author wrote (inputs, instructions, listed targets).
-own: in a result of a tool whose results are the organisation's own.
+own_named: in the organisation's own data, in the one record that the operator's words single out; or an id that a write
+of this very run gave back.
+own: elsewhere in a result of a tool whose results are the organisation's own.
+named: in other data, but in the one record that the operator's words single out.
 vendor: in a result of a tool whose results a known supplier wrote (a catalogue, a price list).
-selected: an id in outside data, in the one record that the operator's own words single out.
 untrusted: only in results anybody may have written.
 unknown: nowhere; composed by the model, or we could not look.
 """
-ORIGINS: tuple[Origin, ...] = ("operator", "own", "vendor", "selected", "untrusted", "unknown")
+ORIGINS: tuple[Origin, ...] = ("operator", "own_named", "own", "named", "vendor", "untrusted", "unknown")
 """Every origin, most trusted first: a later one is worse."""
 
 
