@@ -8,7 +8,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import SupportsIndex, cast, overload
+from typing import cast
 
 from typing_extensions import override
 
@@ -51,15 +51,9 @@ class NarrowedRows(list[Row]):
         shown = self._shown
         return super().__len__() if shown is None else len(shown)
 
-    @overload
-    def __getitem__(self, at: SupportsIndex, /) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice, /) -> list[Row]: ...
     @override
-    def __getitem__(self, at: SupportsIndex | slice, /) -> Row | list[Row]:
+    def __getitem__(self, at: int, /) -> Row:  # pyright: ignore[reportIncompatibleMethodOverride]  (Casbin never slices)
         shown = self._shown
-        if isinstance(at, slice):
-            return super().__getitem__(at) if shown is None else list(shown[at])
         return super().__getitem__(at) if shown is None else shown[at]
 
 

@@ -8,8 +8,8 @@ deny.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -131,6 +131,8 @@ class RuleSet:
     rights: tuple[Right, ...] = ()
     roles: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Role and the roles it inherits, sorted."""
+    places: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+    """Rule or right id -> `file:line` it was read from; empty for a policy that came from the store."""
 
     @cached_property
     def body(self) -> bytes:
@@ -194,7 +196,12 @@ def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
     rule would let calls through). Raises RuleError with everything wrong in the first bad file, or over all files;
     a policy is loaded whole or not at all.
     """
-    files = [(document := read_document(f, RuleError), parse_as(RulesFile, document, RuleError)) for f in _files(paths)]
+    return compile_documents([read_document(f, RuleError) for f in _files(paths)], known_tools)
+
+
+def compile_documents(documents: Sequence[Document], known_tools: Collection[str]) -> RuleSet:
+    """As `load_rules`, from documents already read."""
+    files = [(document, parse_as(RulesFile, document, RuleError)) for document in documents]
     problems: list[Problem] = []
     roles: dict[str, tuple[str, ...]] = {}
     ids: dict[str, str] = {}
@@ -219,7 +226,7 @@ def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
         problems += _cycles(document, file, roles)
     rules = tuple(rule for _, file in files for rule in file.rules)
     if not rules and not problems:
-        where = ", ".join(str(p) for p in paths)
+        where = ", ".join(document.file for document in documents)
         problems.append(
             Problem(where, 0, "rules", "the policy holds no rule at all", "add a rule, or the built-in folder")
         )
@@ -229,6 +236,7 @@ def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
         rules=rules,
         rights=tuple(right for _, file in files for right in file.rights),
         roles=tuple(sorted(roles.items())),
+        places=ids,
     )
 
 
