@@ -86,7 +86,8 @@ class Facts(Wire):
             return dict.fromkeys(ROLES, "unknown")
         found: dict[str, Origin] = dict.fromkeys(ROLES, ORIGINS[0])
         for fact in self.arguments:
-            found[fact.role] = max(found[fact.role], fact.origin, key=ORIGINS.index)
+            if ORIGINS.index(fact.origin) > ORIGINS.index(found[fact.role]):
+                found[fact.role] = fact.origin
         return {**found}
 
 

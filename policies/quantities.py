@@ -12,7 +12,8 @@ Day = tuple[int | None, int, int]
 # Not inside words, dates, times, versions, paths: `2024-05-19` is not the number 2024. `GB29` is not 29.
 _NUMBER = re.compile(
     r"(?<![\w.,:/\\-])(-?)[ ]?(?:[$€£¥₹]|[a-z]{2,3}\s)?[ ]?(-?)"
-    r"(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:['’ \u00a0\u202f]\d{3})+(?:[.,]\d{1,2})?|\d+,\d{1,2}|\d+(?:\.\d+)?)"
+    r"(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:['’ \u00a0\u202f]\d{3})+(?:[.,]\d{1,2})?"
+    r"|\d+,\d{1,2}|\d+(?:\.\d+)?)"
     r"(?![\w]*[^\W\d_][\d])(?!\d|[.,:/\\-]\d)(?=[^\w]|$|k\b|eur|usd|gbp|chf|€|\$)",
     re.IGNORECASE,
 )
@@ -67,7 +68,7 @@ def number(value: object) -> Decimal | None:
             return Decimal(str(value)).normalize()
         except InvalidOperation:
             return None
-    if not isinstance(value, str) or len(value) > 40:  # noqa: PLR2004 (longer than any amount)
+    if not isinstance(value, str) or len(value) > 40:
         return None
     match = _NUMBER.search(" " + value.strip().lower() + " ")
     rest = _NUMBER.sub("", " " + value.strip().lower() + " ", count=1).strip() if match else ""
@@ -101,7 +102,7 @@ def days(text: str) -> set[Day]:
     for match in _ISO.finditer(text):
         _add(found, int(match[1]), int(match[2]), int(match[3]))
     for match in _NUMERIC.finditer(text):
-        year = int(match[4]) + (2000 if len(match[4]) == 2 else 0)  # noqa: PLR2004 (two-digit year)
+        year = int(match[4]) + (2000 if len(match[4]) == 2 else 0)
         _add(found, year, int(match[3]), int(match[1]))
         if match[2] != ".":
             _add(found, year, int(match[1]), int(match[3]))
@@ -113,7 +114,7 @@ def days(text: str) -> set[Day]:
 
 
 def _add(found: set[Day], year: int | None, month: int, day: int) -> None:
-    if 1 <= month <= 12 and 1 <= day <= 31:  # noqa: PLR2004 (a calendar)
+    if 1 <= month <= 12 and 1 <= day <= 31:
         found.add((year, month, day))
 
 
@@ -132,7 +133,7 @@ def moment(value: str) -> tuple[Day, str | None] | None:
     """A value that is a date, or a date with a time (HH:MM); None for anything else."""
     match = _STAMP.fullmatch(value)
     if match is None:
-        found = days(value) if len(value) <= 30 else set[Day]()  # noqa: PLR2004 (longer than a date)
+        found = days(value) if len(value) <= 30 else set[Day]()
         letters = re.sub(rf"({_MONTH})|st|nd|rd|th|\d|\W", "", value.lower())
         return (next(iter(found)), None) if len(found) == 1 and not letters else None
     year, month, day = (int(part) for part in match[1].split("-"))

@@ -16,7 +16,7 @@ from policies.decision import ORIGINS, ArgumentFact, Facts, Origin
 from policies.provenance import Sources
 from policies.quantities import moment, number
 from policies.words import MAX_LINKS, is_plain, links, plain, words
-from tools.contract import ArgumentRole, Effect, JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Wire
+from tools.contract import ArgumentRole, Effect, JsonObject, ToolCall, ToolSpec, Wire
 
 MAX_VALUES = 500
 """Values of one call that are looked at; a call with more counts as unknown in every role."""
@@ -56,28 +56,36 @@ class Trail:
         """What the next part of the run needs besides the conversation."""
         return Carry(tainted=self.tainted, calls=dict(self._calls))
 
-    def count(self, tool: str) -> None:
-        """A call of this tool passed the gate."""
+    def count(self, tool: str) -> tuple[int, int]:
+        """A call is asked for: how many were before it, and how many of this tool. Refused ones count, too."""
+        before = self._calls.total(), self._calls[tool]
         self._calls[tool] += 1
+        return before
 
-    def saw(self, tool: ToolSpec | None, arguments: JsonObject, result: ToolResult) -> None:
-        """A call gave something back. A tool that is not known counts as untrusted; a refusal is our own text."""
-        if result.outcome not in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.UNKNOWN) or result.error in _OURS:
-            return
-        self._sources.result(tool.results if tool else "untrusted", result.content, [v for *_, v in _leaves(arguments)])
+    def saw(self, tool: ToolSpec | None, arguments: JsonObject, content: str) -> None:
+        """The program of a tool gave something back. A tool that is not known counts as untrusted."""
+        trust = tool.results if tool else "untrusted"
+        self._sources.result(trust, content, [value for *_, value in _leaves(arguments)])
 
     def facts(
-        self, tool: ToolSpec, call: ToolCall, *, budget_left_usd: float | None = None, now: datetime | None = None
+        self,
+        tool: ToolSpec,
+        call: ToolCall,
+        *,
+        before: tuple[int, int] | None = None,
+        budget_left_usd: float | None = None,
+        now: datetime | None = None,
     ) -> Facts:
-        """What the gate is told about a call that is about to be made."""
+        """What the gate is told about a call; `before` is what `count` said of it."""
         arguments, unlisted = self.origins(tool, call.arguments)
+        made, made_of_tool = before or (self._calls.total(), self._calls[tool.name])
         return Facts(
             tainted=self.tainted,
             arguments=arguments,
             lasting=_lasting(tool),
             unlisted_target=unlisted,
-            calls_made=self._calls.total(),
-            calls_of_tool=self._calls[tool.name],
+            calls_made=made,
+            calls_of_tool=made_of_tool,
             budget_left_usd=budget_left_usd,
             now=now,
         )
@@ -113,7 +121,9 @@ class Trail:
             return []
         facts = [ArgumentFact(path=path, role="content", origin=self._sources.origin("content", text))]
         for link in found[:MAX_LINKS]:
-            origin: Origin = "operator" if self._targets and self._listed(link) else self._sources.origin("target", link)
+            origin: Origin = (
+                "operator" if self._targets and self._listed(link) else self._sources.origin("target", link)
+            )
             facts.append(ArgumentFact(path=f"{path}~{link[:200]}", role="target", origin=origin))
         if len(found) > MAX_LINKS:
             facts.append(ArgumentFact(path=f"{path}~", role="target", origin=ORIGINS[-1]))
@@ -127,10 +137,6 @@ class Trail:
             return False
         text = plain(value)
         return any(_fits(text, pattern) for pattern in self._targets)
-
-
-_OURS = frozenset({"policy", "human", "deadline", "cancelled", "invalid_arguments", "sandbox_unavailable", "worker_lost"})
-"""Kinds of error whose text is ours: no tool wrote it."""
 
 
 def role_of(roles: Mapping[str, ArgumentRole], at: str) -> ArgumentRole:
@@ -150,12 +156,12 @@ def _lasting(tool: ToolSpec) -> bool:
 
 
 def _fits(text: str, pattern: str) -> bool:
-    """A listed target: `*` stands for any characters but `@`, `/` and a space, so that a pattern cannot be stretched."""
+    """A listed target: `*` stands for any characters but `@`, `/` and a space: a pattern cannot be stretched."""
     return re.fullmatch("[^@/\\s]*".join(re.escape(part) for part in pattern.split("*")), text) is not None
 
 
 def _leaves(arguments: JsonObject) -> list[Leaf]:
-    """Every scalar of the arguments, without recursion. A name that is no plain word is a value too: `{"a@b.c": "r"}`."""
+    """Every scalar, without recursion. A field's name that is no plain word is a value too: `{"a@b.c": "r"}`."""
     found: list[Leaf] = []
     stack: list[tuple[str, str, str, JsonValue]] = [(k, k, k, v) for k, v in reversed(list(arguments.items()))]
     while stack and len(found) <= MAX_VALUES:

@@ -23,12 +23,14 @@ _JOINTS = ".-+/\\%&~'’:?=#@"
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 # Endings that are far more often a file's than a country's.
-_FILE_ENDINGS = frozenset("ai bz cc cs cu db gz go hs js kt md mk ml mo pl pm ps py rb rs sh so tf tm ts vb vi".split())
-_COMMON_TLDS = frozenset(
-    "com net org info biz edu gov mil int io app dev xyz online site website top shop store tech club live news link"
-    " click pro name mobi cloud art blog space world life today email support services finance bank money page web"
-    " company agency digital media systems network center academy example test invalid localhost onion".split()
-)
+_FILES = "ai bz cc cs cu db gz go hs js kt md mk ml mo pl pm ps py rb rs sh so tf tm ts vb vi"
+_FILE_ENDINGS = frozenset(_FILES.split())
+_TLDS = """
+com net org info biz edu gov mil int io app dev xyz online site website top shop store tech club live news link click
+pro name mobi cloud art blog space world life today email support services finance bank money page web company agency
+digital media systems network center academy example test invalid localhost onion
+"""
+_COMMON_TLDS = frozenset(_TLDS.split())
 _URL = re.compile(
     r"(?:(?:https?|hxxps?|ftps?|wss?|file|data|javascript)\s?:(?://)?|www\.)[^\s<>\"'`|\\^{}]+", re.IGNORECASE
 )
@@ -144,4 +146,4 @@ def links(text: str) -> list[str]:
 def _is_tld(ending: str) -> bool:
     if ending.startswith("xn--") or ending in _COMMON_TLDS:
         return True
-    return len(ending) == 2 and ending.isascii() and ending not in _FILE_ENDINGS  # noqa: PLR2004 (country codes)
+    return len(ending) == 2 and ending.isascii() and ending not in _FILE_ENDINGS

@@ -70,7 +70,7 @@ untrusted: anybody (mail, web pages, files, tickets). Once read, the run is tain
 ArgumentRole = Literal["target", "handle", "quantity", "content"]
 """What an argument is for.
 
-target: where something goes or what it acts on: an address, an account, a URL, a path, a password. Judged most strictly.
+target: where something goes or what it acts on: an address, an account, a URL, a path, a password. Judged strictest.
 handle: the id of an object, as some earlier result gave it.
 quantity: an amount, a number, a date.
 content: free text or data. Addresses and links inside it count as targets.

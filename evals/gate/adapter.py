@@ -21,7 +21,7 @@ from policies.engine import PolicyEngine
 from policies.rules import BUILT_IN, load_rules
 from policies.taint import Trail
 from tools.catalog import BUILT_IN_NAMES
-from tools.contract import ArgumentRole, Effect, JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Trust
+from tools.contract import ArgumentRole, Effect, JsonObject, ToolCall, ToolSpec, Trust
 
 EFFECTS = {
     "read": Effect.READ, "egress": Effect.SEND, "write_internal": Effect.WRITE, "send_outward": Effect.SEND,
@@ -65,7 +65,12 @@ def decide_unlisted(call: Recorded, ctx: Context) -> str:
     arguments = cast("JsonObject", call["args"])
     facts = _trail(ctx).facts(tool, ToolCall(id="c", tool=tool.name, arguments=arguments))
     asked = GateRequest(
-        principal=OPERATOR, automation="evaluation", tool=tool.name, effect=tool.effect, arguments=arguments, facts=facts
+        principal=OPERATOR,
+        automation="evaluation",
+        tool=tool.name,
+        effect=tool.effect,
+        arguments=arguments,
+        facts=facts,
     )
     return ANSWERS[ENGINE.decide(asked).verdict]
 
@@ -74,12 +79,14 @@ def _tool(call: Recorded, ctx: Context) -> ToolSpec:
     """The manifest that says what the suite's labels say; what they leave out is left at its most careful default."""
     name = cast("str", call["function"])
     label = ctx.label(name)
-    roles = {str(path): role for role in ROLES for path in cast("list[str]", label.get(role) or [])}
+    roles: dict[str, ArgumentRole] = {}
+    for role in ROLES:
+        roles |= dict.fromkeys(cast("list[str]", label.get(role) or []), role)
     trust = label.get("result", "untrusted")
     return ToolSpec(
-        name=re.sub(r"[^a-z0-9_]", "_", name.lower())[:48], version="1", description=name, parameters={"type": "object"},
-        effect=EFFECTS[ctx.effect(call)], workspace="none", results=cast("Trust", trust), roles=roles,
-        program_sha256="0" * 64,
+        name=re.sub(r"[^a-z0-9_]", "_", name.lower())[:48], version="1", description=name,
+        parameters={"type": "object"}, effect=EFFECTS[ctx.effect(call)], workspace="none", results=cast("Trust", trust),
+        roles=roles, program_sha256="0" * 64,
     )  # fmt: skip
 
 
@@ -89,9 +96,8 @@ def _trail(ctx: Context) -> Trail:
     trail, seen = kept or (Trail([ctx.prompt]), 0)
     for call in ctx.history[seen:]:
         tool = _tool(call, ctx)
-        result = ToolResult(outcome=Outcome.SUCCEEDED, content=_as_json(str(call.get("result", ""))))
         trail.count(tool.name)
-        trail.saw(tool, cast("JsonObject", call["args"]), result)
+        trail.saw(tool, cast("JsonObject", call["args"]), _as_json(str(call.get("result", ""))))
     setattr(ctx, "gate_trail", (trail, len(ctx.history)))  # noqa: B010  (the scorer's object, not of our type)
     return trail
 

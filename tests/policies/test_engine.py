@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from policies.decision import GateRequest, Principal, Verdict
+from policies.decision import Facts, GateRequest, Principal, Verdict
 from policies.engine import PolicyEngine
 from policies.malformed import MAX_ARGUMENTS
 from policies.rules import Rule, RuleSet
@@ -46,6 +46,7 @@ def test_case_table(engine: PolicyEngine, case: dict[str, object]) -> None:
         roles=tuple(cast("list[str]", case["roles"])),
         tenant=cast("str", case.get("tenant", "default")),
         automation=cast("str", case.get("automation", "log-triage")),
+        facts=Facts.model_validate(case["facts"]) if "facts" in case else None,
     )
     decision = engine.decide(asked)
     assert (decision.verdict.value, decision.rule) == (case["verdict"], case["rule"])
