@@ -6,6 +6,7 @@ a user's file can make the built-in policy stricter and can allow what nothing f
 deny.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -143,6 +144,11 @@ class RuleSet:
         lines += [canonical_json({"rule": _as_json(r)}) for r in sorted(self.rules, key=lambda r: r.id)]
         lines += [canonical_json({"right": r.model_dump(mode="json")}) for r in sorted(self.rights, key=lambda r: r.id)]
         return b"\n".join(lines)
+
+    @cached_property
+    def version(self) -> str:
+        """Hex SHA-256 of `body`: names this policy wherever it is spoken of."""
+        return hashlib.sha256(self.body).hexdigest()
 
     @classmethod
     def from_body(cls, body: bytes) -> "RuleSet":

@@ -31,13 +31,19 @@ class Settings(BaseSettings):
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     practice_model_url: str | None = None
-    """Base URL of the practice model (no intelligence, fixed rules). Models `practice:*` exist only when this is set."""
+    """Base URL of the practice model (no intelligence, fixed rules). Models `practice:*` exist only with it."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
+    environment: str = "default"
+    """What conditions of policy rules see as `environment`, such as `staging` or `production`."""
+    policy_strict: bool = False
+    """Two people for every change of the policy; rules files count only for the very first one."""
+    policy_tenant: str = "default"
+    """The policy is one for all tenants: only principals of this one may see it whole, propose and apply."""
     log_level: str = "INFO"
 
     @property
