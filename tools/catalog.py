@@ -17,6 +17,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from tools.contract import NAME_PATTERN, ArgumentRole, Effect, JsonObject, Limits, Repeat, Strict, ToolSpec, Trust
 from tools.errors import ToolError
+from tools.schemas import SchemaError as UnusableSchema
+from tools.schemas import compiled
 
 BUILT_IN: Final = Path(__file__).resolve().parent
 # One line per tool that comes with the product. A folder that is not named here does not exist.
@@ -94,6 +96,7 @@ def load_tool(folder: Path) -> LoadedTool:
     if manifest.name != folder.name:
         raise ToolError(file, "name", f"{manifest.name!r} in a folder called {folder.name!r}", "Give both one name.")
     _check_parameters(file, manifest.parameters)
+    _check_usable(file, manifest.parameters)
     _check_roles(file, manifest)
     program = _program(folder / "run.py")
     digest = hashlib.sha256(program).hexdigest()
@@ -150,6 +153,14 @@ def _check_parameters(file: Path, parameters: JsonObject) -> None:
             raise ToolError(
                 file, "parameters", f"$ref to {reference!r}", "Refer only within the schema: `#/$defs/...`."
             )
+
+
+def _check_usable(file: Path, parameters: JsonObject) -> None:
+    """What checks the calls must take the schema, too."""
+    try:
+        compiled(parameters)
+    except UnusableSchema as error:
+        raise ToolError(file, "parameters", f"cannot be used to check calls: {error}", "Correct it.") from error
 
 
 def _check_roles(file: Path, manifest: ToolManifest) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.decision import Facts
 from policies.engine import PolicyEngine
 from policies.rules import BUILT_IN, RuleError, load_rules, rule_paths
 from tests.policies.making import TOOLS, request
@@ -132,7 +133,7 @@ def test_rules_of_the_user_are_added_and_the_strictest_still_wins(tmp_path: Path
 """
     )
     engine = PolicyEngine(load_rules(rule_paths(tmp_path), TOOLS))
-    assert engine.decide(request("write_file", "write")).rule == "own-rule"
+    assert engine.decide(request("write_file", "write", facts=Facts(lasting=False))).rule == "own-rule"
     assert engine.decide(request("delete_files", "destructive")).rule == "destructive-needs-approval"
     assert engine.decide(request("read_file", "read")).rule == "read-workspace"
     assert engine.version != PolicyEngine(load_rules(rule_paths(None), TOOLS)).version
