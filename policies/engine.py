@@ -141,6 +141,19 @@ class PolicyEngine:
         casbin, whose role manager would keep each of them for good."""
         return self._held(principal.roles)
 
+    def looks_at_arguments(self, request: GateRequest) -> bool:
+        """Whether a condition of a row that could match this call reads its arguments. True for a malformed call."""
+        who = request.principal
+        subject = who.id if who.id in self._subjects else None
+        try:
+            _, rows = self._narrowed(
+                who.roles, subject, who.tenant, request.automation, request.tool, request.effect.value
+            )
+        except MalformedError:
+            return True
+        texts = {str(row[FIELDS.index("when")]) for row in rows}
+        return any("args" in self._conditions[text].used for text in texts if text)
+
     def _held(self, roles: tuple[str, ...]) -> frozenset[str]:
         held = {"*"}
         for role in roles:

@@ -274,7 +274,7 @@ def _unknown_names(
     for i, rule in enumerate(file.rules):
         for j, name in enumerate(rule.roles):
             yield from role(("rules", i, "roles", j), name)
-        yield from role(("rules", i, "approvers"), rule.approvers)
+        yield from role(("rules", i, "approvers"), rule.approvers if rule.verdict is Verdict.ASK else "*")
         for j, pattern in enumerate(rule.tools):
             if not any(glob(tool, pattern) for tool in known_tools):
                 problem = f"no installed tool is called {pattern!r}"

@@ -1,4 +1,4 @@
-"""Every process follows the policy in force, replaces it without a restart, and keeps it when the next one is broken."""
+"""Every process follows the policy in force, replaces it without a restart, and keeps it when the next is broken."""
 
 import asyncio
 import contextlib
