@@ -1,7 +1,7 @@
 """Where a value comes from: the operator, trusted data, outside content, or nowhere. Pure, deterministic, incremental.
 
-Texts are taken in when they arrive (`operator_said`, `result` of Sources), so that asking is quick. A value is found only
-as a whole token: an address inside a longer address is another address. Two things keep trust from being made up:
+Texts are taken in when they arrive (`operator_said`, `result`), so that asking is quick. A value is found only as a whole
+token: an address inside a longer address is another address. Two things keep trust from being made up:
 
 * A result lends no trust to what the call itself brought: `no contact evil@x.example found` vouches for nobody.
 * A confirmation of a write (`ack`) vouches for the ids it gives and for nothing else.

@@ -44,7 +44,7 @@ def compiled(schema: JsonObject, *, formats: bool = True) -> Draft202012Validato
 
 
 def problems(schema: JsonObject, value: JsonValue, name: str) -> str | None:
-    """What is wrong with `value`, naming each field (`arguments.path: 3 is not of type "string"`), or None.
+    """What is wrong with `value`, naming each field (`arguments.path: 3 is not of type 'string'`), or None.
 
     A schema that is itself broken is a problem too, and so is a value that cannot be checked: nothing passes an
     unreadable check.
@@ -92,7 +92,8 @@ def _place(error: ValidationError) -> list[str]:
 def _line(name: str, error: ValidationError) -> str:
     path: Sequence[str | int] = error.instance_path
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return f"{name}{where}: {error.message[:MAX_PROBLEM_CHARS]}"
+    # Single quotes, as Python's validators word it: the message goes into JSON, where double ones are hard to read.
+    return f"{name}{where}: {error.message[:MAX_PROBLEM_CHARS]}".replace('"', "'")
 
 
 def _first_line(text: str) -> str:

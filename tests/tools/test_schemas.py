@@ -80,13 +80,13 @@ def test_a_schema_can_open_nothing(scheme: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("schema", "value", "said"),
     [
-        ({"type": "object", "required": ["a"]}, {}, 'arguments: "a" is a required property'),
+        ({"type": "object", "required": ["a"]}, {}, "arguments: 'a' is a required property"),
         (
             {"properties": {"a": {"items": {"type": "string"}}}},
             {"a": ["x", 3]},
-            'arguments.a[1]: 3 is not of type "string"',
+            "arguments.a[1]: 3 is not of type 'string'",
         ),
-        ({"properties": {"a": {"format": "email"}}}, {"a": "nobody"}, 'arguments.a: "nobody" is not a "email"'),
+        ({"properties": {"a": {"format": "email"}}}, {"a": "nobody"}, "arguments.a: 'nobody' is not a 'email'"),
         ({"type": "objct"}, {}, "its schema is not a JSON Schema"),
         ({"$ref": "#/$defs/none"}, {}, "its schema is not a JSON Schema"),
         ({"properties": {"a": {"type": "number"}}}, {"a": float("nan")}, "arguments.a"),
