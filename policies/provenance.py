@@ -1,6 +1,6 @@
 """Where a value comes from: the operator, trusted data, outside content, or nowhere. Pure, deterministic, incremental.
 
-Texts are taken in when they arrive (`operator_said`, `result`), so that asking is quick. A value is found only as a whole
+Texts are taken in as they arrive (`operator_said`, `result`), so that asking is quick. A value is found only as a whole
 token: an address inside a longer address is another address. Two things keep trust from being made up:
 
 * A result lends no trust to what the call itself brought: `no contact evil@x.example found` vouches for nobody.
@@ -248,7 +248,7 @@ class Sources:
         named = self._own_named.numbers | self._named.numbers | self._figures
         if amount in named:
             return True
-        figures = named | self._operator.numbers
+        figures = named | (self._operator.numbers - self._percents)
         if not amount.is_finite() or len(figures) > MAX_FIGURES or any(abs(n) > _LARGEST for n in (*figures, amount)):
             return False
         shares = {a * p / 100 for a in figures for p in self._percents}
@@ -276,7 +276,7 @@ def _mention(text: str, name: str) -> str:
     kinds = {"id", "ids", "no", "nr", "num", "number", "nummer", "numéro", "número", "key", "code", "ref"}
     kinds |= {word for word in words(CAMEL.sub("_", name).lower().replace("_", " ")) if len(word) > 1}
     either = "|".join(sorted(map(re.escape, kinds), key=len, reverse=True))
-    return rf"(?:\b(?:{either})s?\b[^0-9a-z]{{0,6}}|[#№]\s?|n°\s?){re.escape(text)}(?![\w-]|[.,:]\w)"
+    return rf"(?:(?:\b|(?<=_))(?:{either})s?\b[^0-9a-z]{{0,6}}|[#№]\s?|n°\s?){re.escape(text)}(?![\w-]|[.,:]\w)"
 
 
 def _without(content: str, values: Sequence[JsonValue]) -> str:
