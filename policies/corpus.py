@@ -19,6 +19,8 @@ class Corpus:
     """All text of one kind of source, in the forms values are looked up in."""
 
     texts: list[str] = field(default_factory=list[str])
+    whole: str = ""
+    """The texts in one, put together when first asked for."""
     words: set[str] = field(default_factory=set[str])
     numbers: set[Decimal] = field(default_factory=set[Decimal])
     days: set[Day] = field(default_factory=set[Day])
@@ -35,6 +37,7 @@ class Corpus:
             return
         self.size += len(text)
         self.texts.append(text)
+        self.whole = ""
         self.words.update(words(text))
         if any(c.isdigit() for c in text):
             self.numbers |= numbers(text)
@@ -46,7 +49,9 @@ class Corpus:
         """Whether a value in plain form stands here as a whole token or phrase."""
         if any(word not in self.words for word in words(value)) and not _is_unspaced(value):
             return False
-        return any(stands_in(value, text) for text in self.texts)
+        if not self.whole:
+            self.whole = "\n".join(self.texts)
+        return stands_in(value, self.whole)
 
     def has_target(self, value: str) -> bool:
         """As `has`, in any spelling that leads to the same place."""

@@ -123,24 +123,41 @@ def links(text: str) -> list[str]:
 
     At most `MAX_LINKS` + 1 of them; defanged forms (`hxxp`, `evil[.]example`) count as what they stand for.
     """
-    text = _INVISIBLE.sub("", text if text.isascii() else unicodedata.normalize("NFKC", text))
-    text = re.sub(r"\s?(?:\[\.\]|\(\.\)|\{\.\}|\[dot\]|\(dot\))\s?", ".", text, flags=re.IGNORECASE).replace("。", ".")
+    text = _tellings(text)
     found: dict[str, None] = {}
-    for pattern in (_URL, _EMAIL, _ADDRESS, _IBAN, _OPAQUE, _PHONE):
-        if len(found) > MAX_LINKS:
-            break
+    for pattern, marks in _PATTERNS:
+        if len(found) > MAX_LINKS or not any(mark in text for mark in marks):
+            continue
         for match in pattern.finditer(text):
             link = match[0].strip().rstrip(_TRAILING)
             found[re.sub(r"^hxxp", "http", link, flags=re.IGNORECASE)] = None
-            if len(found) > MAX_LINKS:
-                break
         text = pattern.sub(" ", text)
     for match in _HOST.finditer(text):
-        if len(found) > MAX_LINKS:
-            break
         if match[2] or _is_tld(match[1].lower()):
             found[match[0].rstrip(_TRAILING)] = None
-    return list(found)
+    return list(found)[: MAX_LINKS + 1]
+
+
+_DIGITS = "0123456789"
+_PATTERNS = ((_URL, ":."), (_EMAIL, "@"), (_ADDRESS, "."), (_IBAN, _DIGITS), (_OPAQUE, _DIGITS), (_PHONE, _DIGITS))
+"""Pattern, and characters of which a match has at least one."""
+_DEFANGED = re.compile(r"\s?(?:\[\.\]|\(\.\)|\{\.\}|\[dot\]|\(dot\))\s?", re.IGNORECASE)
+_TELLING = re.compile(r"[.:@/\d]")
+
+
+def _tellings(text: str) -> str:
+    """The text with every word left out that cannot be part of a link: most of it, so that the patterns are quick."""
+    if not text.isascii():
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).replace("。", ".")
+    if "[" in text or "(" in text or "{" in text:
+        text = _DEFANGED.sub(".", text)
+    kept: list[str] = []
+    for word in text.split():
+        if _TELLING.search(word, 0, len(word) - (word[-1] in ".:")):
+            kept.append(word)
+        elif not kept or kept[-1] != "|":
+            kept.append("|")
+    return " ".join(kept)
 
 
 def _is_tld(ending: str) -> bool:

@@ -71,8 +71,8 @@ def test_every_value_has_its_path_role_and_origin() -> None:
 
 @pytest.mark.parametrize(
     ("at", "role"),
-    [("to", "target"), ("attachments.file_id", "handle"), ("attachments.note", "content"), ("attachments.a.b", "handle"),
-     ("nobody_said", "target"), ("tot", "target")],
+    [("to", "target"), ("attachments.file_id", "handle"), ("attachments.note", "content"),
+     ("attachments.a.b", "handle"), ("nobody_said", "target"), ("tot", "target")],
 )  # fmt: skip
 def test_a_role_is_inherited_and_target_is_the_default(at: str, role: str) -> None:
     assert role_of(ROLES, at) == role
