@@ -7,6 +7,7 @@ is an immutable snapshot: another policy is another engine, swapped by reference
 import logging
 import re
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
@@ -21,6 +22,7 @@ from policies.glob import any_glob
 from policies.index import FIELDS, NarrowedRows, Row, RowIndex
 from policies.malformed import MalformedError
 from policies.rules import GATE_FAULT, MALFORMED, Rule, RuleSet
+from tools.contract import Effect
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,63 @@ def _any_of(held: frozenset[str], wanted: frozenset[str]) -> bool:
     return not held.isdisjoint(wanted)
 
 
+class _Asking:
+    """The call each thread is deciding, and the matcher's last clause over it.
+
+    Kept apart from the engine, as is `_Callers`: nothing refers back to the engine, so that it is freed the moment
+    nobody holds it, without the garbage collector.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self._local = threading.local()
+        self._rules = rules
+        self._compiled = {rule.when: condition(rule.when) for rule in rules.values() if rule.when}
+
+    def about(self, question: Question | None) -> None:
+        """The call this thread is deciding from here on; None for none."""
+        self._local.question = question
+
+    def holds(self, text: str, rule_id: str) -> bool:
+        """Does the row's condition hold? One that cannot be evaluated holds where it restricts (deny, ask) and fails
+        where it allows."""
+        if not text:
+            return True
+        question = cast("Question | None", getattr(self._local, "question", None))
+        if question is None:
+            raise RuntimeError("no call is being decided")
+        try:
+            return self._compiled[text].holds_for(question)
+        except ExpressionError as problem:
+            question.faults.append((rule_id, str(problem)))
+            return self._rules[rule_id].verdict is not Verdict.ALLOW
+
+
+class _Callers:
+    """Who asks, as rows name it, and which rows can match: worked out once for each kind of call."""
+
+    def __init__(self, rules: RuleSet, closure: Mapping[str, frozenset[str]], index: RowIndex) -> None:
+        self.subjects = frozenset(subject for rule in rules.rules for subject in rule.subjects)
+        self._closure = closure
+        self._index = index
+
+    def held(self, roles: tuple[str, ...]) -> frozenset[str]:
+        """The roles, all they inherit, and `*`; unknown ones left out."""
+        held = {"*"}
+        for role in roles:
+            held |= self._closure.get(role, frozenset())
+        return frozenset(held)
+
+    def narrow(
+        self, roles: tuple[str, ...], subject: str | None, tenant: str, automation: str, tool: str, effect: str
+    ) -> tuple[frozenset[str], tuple[Row, ...]]:
+        """What the requester holds, and the candidates. Raises MalformedError, which is not remembered."""
+        malformed.check_names(roles, tenant, automation, tool)
+        held = self.held(roles)
+        if subject is not None:
+            held |= {_as_holder(subject)}
+        return held, self._index.candidates(held, tenant, automation, tool, effect)
+
+
 SENTINEL: Row = [0, frozenset[str](), (), (), (), frozenset[str](), "", "deny", "deny", "sentinel"]
 """Last row of every policy and of every list of candidates; matches nobody. Casbin evaluates an EMPTY policy as one row
 of empty strings that allows: with this row there is no empty policy, whatever narrows the rows."""
@@ -91,20 +150,18 @@ class PolicyEngine:
         self.rules = rules
         self.environment = environment
         self._by_id = {rule.id: rule for rule in rules.rules}
-        self._conditions = {rule.when: condition(rule.when) for rule in rules.rules if rule.when}
-        self._subjects = frozenset(subject for rule in rules.rules for subject in rule.subjects)
+        self._asking = _Asking(self._by_id)
         rows = sorted(_rows(rules), key=_order)
         sentinel = [*SENTINEL]
         self._rows = NarrowedRows([*rows, sentinel])
         self._gate = _enforcer(MODEL, self._rows)
-        self._gate.add_function("when", self._when)
+        self._gate.add_function("when", self._asking.holds)
         self._rights = _enforcer(RIGHTS_MODEL, [*_right_rows(rules), RIGHTS_SENTINEL])
-        self._closure = _closure(self._gate, rules)
-        self._index = RowIndex(rows, sentinel)
-        self._narrowed = lru_cache(CANDIDATES_KEPT)(self._narrow)
-        self._asked = threading.local()
+        callers = _Callers(rules, _closure(self._gate, rules), RowIndex(rows, sentinel))
+        self._callers = callers
+        self._narrowed = lru_cache(CANDIDATES_KEPT)(callers.narrow)
         self.version = rules.version
-        self._decisions = {rule.id: self._decision(rule) for rule in rules.rules}
+        self._decisions: dict[str, Decision] = {}
 
     def decide(self, request: GateRequest) -> Decision:
         """The strictest verdict of all rules that match; no match is deny.
@@ -139,35 +196,26 @@ class PolicyEngine:
     def roles_of(self, principal: Principal) -> frozenset[str]:
         """Every role the principal holds, inherited ones included, and `*`. Unknown roles are left out, and never reach
         casbin, whose role manager would keep each of them for good."""
-        return self._held(principal.roles)
+        return self._callers.held(principal.roles)
 
     def looks_at_arguments(self, request: GateRequest) -> bool:
         """Whether a condition of a row that could match this call reads its arguments. True for a malformed call."""
-        who = request.principal
-        subject = who.id if who.id in self._subjects else None
         try:
-            _, rows = self._narrowed(
-                who.roles, subject, who.tenant, request.automation, request.tool, request.effect.value
-            )
+            _, rows = self._candidates(request)
         except MalformedError:
             return True
         texts = {str(row[FIELDS.index("when")]) for row in rows}
-        return any("args" in self._conditions[text].used for text in texts if text)
+        return any("args" in condition(text).used for text in texts if text)
 
-    def _held(self, roles: tuple[str, ...]) -> frozenset[str]:
-        held = {"*"}
-        for role in roles:
-            held |= self._closure.get(role, frozenset())
-        return frozenset(held)
+    def _candidates(self, request: GateRequest) -> tuple[frozenset[str], tuple[Row, ...]]:
+        who = request.principal
+        subject = who.id if who.id in self._callers.subjects else None
+        return self._narrowed(who.roles, subject, who.tenant, request.automation, request.tool, request.effect.value)
 
     def _decide(self, request: GateRequest, *, narrowed: bool) -> Decision:
         try:
-            who = request.principal
-            malformed.check_id(who.id)
-            subject = who.id if who.id in self._subjects else None
-            held, rows = self._narrowed(
-                who.roles, subject, who.tenant, request.automation, request.tool, request.effect.value
-            )
+            malformed.check_id(request.principal.id)
+            held, rows = self._candidates(request)
             question = Question(request, self.environment, malformed.measure(request.arguments))
             return self._ask_casbin(question, held, rows if narrowed else None)
         except MalformedError as problem:
@@ -176,19 +224,9 @@ class PolicyEngine:
             log.exception("the gate could not decide")
             return self._deny(GATE_FAULT, "The gate could not decide; the call is denied.")
 
-    def _narrow(
-        self, roles: tuple[str, ...], subject: str | None, tenant: str, automation: str, tool: str, effect: str
-    ) -> tuple[frozenset[str], tuple[Row, ...]]:
-        """Who asks, as rows name it, and the rows that can match. Raises MalformedError, which is not remembered."""
-        malformed.check_names(roles, tenant, automation, tool)
-        held = self._held(roles)
-        if subject is not None:
-            held |= {_as_holder(subject)}
-        return held, self._index.candidates(held, tenant, automation, tool, effect)
-
     def _ask_casbin(self, question: Question, held: frozenset[str], rows: tuple[Row, ...] | None) -> Decision:
         request = question.request
-        self._asked.question = question
+        self._asking.about(question)
         self._rows.narrow(rows)
         try:
             allowed, row = self._gate.enforce_ex(
@@ -196,7 +234,7 @@ class PolicyEngine:
             )
         finally:
             self._rows.narrow(None)
-            self._asked.question = None
+            self._asking.about(None)
         if not row:
             return self._deny(NO_RULE, "No rule allows this call." + _doubts(question))
         rule = self._by_id[str(row[-1])]
@@ -204,30 +242,18 @@ class PolicyEngine:
         # disagreement both end as a fault.
         if allowed is not (rule.verdict is not Verdict.DENY) or row[-2] != rule.verdict.value:
             raise RuntimeError(f"casbin answered {allowed} with the row of rule {rule.id}")
-        decision = self._decisions[rule.id]
+        decision = self._decisions.get(rule.id) or self._decision(rule)
         if question.faults:
             return decision.model_copy(update={"reason": (decision.reason + _doubts(question)).strip()})
         return decision
 
-    def _when(self, text: str, rule_id: str) -> bool:
-        """The matcher's last clause: does the row's condition hold for the call this thread is deciding?
-
-        One that cannot be evaluated holds where it restricts (deny, ask) and fails where it allows.
-        """
-        if not text:
-            return True
-        question = cast("Question", self._asked.question)
-        try:
-            return self._conditions[text].holds_for(question)
-        except ExpressionError as problem:
-            question.faults.append((rule_id, str(problem)))
-            return self._by_id[rule_id].verdict is not Verdict.ALLOW
-
     def _decision(self, rule: Rule) -> Decision:
-        return Decision(
+        """What the rule decides, made when it first does: all it says is the rule's own."""
+        decision = self._decisions[rule.id] = Decision(
             verdict=rule.verdict, rule=rule.id, reason=rule.reason, approvers=rule.approvers,
             policy_version=self.version,
         )  # fmt: skip
+        return decision
 
     def _deny(self, rule: str, reason: str) -> Decision:
         return Decision(verdict=Verdict.DENY, rule=rule, reason=reason, policy_version=self.version)
@@ -247,10 +273,19 @@ def _as_holder(subject: str) -> str:
 
 
 def _rows(rules: RuleSet) -> list[Row]:
+    # Rows share their sets: there are few different ones, and making each anew is half of a reload.
+    @lru_cache(None)
+    def people(roles: tuple[str, ...], subjects: tuple[str, ...]) -> frozenset[str]:
+        return frozenset((*roles, *map(_as_holder, subjects)))
+
+    @lru_cache(None)
+    def words(effects: tuple[Effect, ...]) -> frozenset[str]:
+        return frozenset(effect.value for effect in effects)
+
     return [
         [
-            _priority(rule.verdict, rule.approvers), frozenset((*rule.roles, *map(_as_holder, rule.subjects))),
-            (rule.tenant,), rule.automations, rule.tools, frozenset(e.value for e in rule.effects), rule.when,
+            _priority(rule.verdict, rule.approvers), people(rule.roles, rule.subjects), (rule.tenant,),
+            rule.automations, rule.tools, words(rule.effects), rule.when,
             "deny" if rule.verdict is Verdict.DENY else "allow", rule.verdict.value, rule.id,
         ]
         for rule in rules.rules

@@ -7,7 +7,6 @@ deny.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, TypeAdapter, field_validator, model_validator
+from pydantic_core import from_json
 
 from policies.condition import condition
 from policies.decision import NO_RULE, Verdict
@@ -141,7 +141,7 @@ class RuleSet:
         digest is taken over, and what `RuleSet.from_body` reads."""
         roles: dict[str, JsonValue] = {name: list[JsonValue](sorted(inherited)) for name, inherited in self.roles}
         lines = [canonical_json({"roles": roles})]
-        lines += [canonical_json({"rule": _as_json(r)}) for r in sorted(self.rules, key=lambda r: r.id)]
+        lines += [line for line, _ in sorted(self.lines.items(), key=lambda item: item[1].id)]
         lines += [canonical_json({"right": r.model_dump(mode="json")}) for r in sorted(self.rights, key=lambda r: r.id)]
         return b"\n".join(lines)
 
@@ -151,31 +151,44 @@ class RuleSet:
         return hashlib.sha256(self.body).hexdigest()
 
     @classmethod
-    def from_body(cls, body: bytes) -> "RuleSet":
+    def from_body(cls, body: bytes, known: "RuleSet | None" = None) -> "RuleSet":
         """The policy that has this body. Raises ValueError when it is not one.
 
-        Line by line, never all at once: decisions of other threads go on in between.
+        Rows that `known` has too are taken from there. Line by line, never all at once: decisions of other threads go
+        on in between.
         """
         rules: list[Rule] = []
         rights: list[Right] = []
         roles: dict[str, list[str]] = {}
+        old = known.lines if known else {}
+        lines: dict[bytes, Rule] = {}
         for line in body.split(b"\n"):
-            match json.loads(line):
-                case {"rule": found}:
-                    rules.append(Rule.model_validate(found))
-                case {"right": found}:
-                    rights.append(Right.model_validate(found))
-                case {"roles": found}:
-                    roles = _ROLES.validate_python(found)
-                case _:
-                    raise ValueError("a line of the policy is neither roles, rule nor right")
+            rule = old.get(line)
+            if rule is None:
+                match from_json(line):
+                    case {"rule": found}:
+                        rule = Rule.model_validate(found)
+                    case {"right": found}:
+                        rights.append(Right.model_validate(found))
+                    case {"roles": found}:
+                        roles = _ROLES.validate_python(found)
+                    case _:
+                        raise ValueError("a line of the policy is neither roles, rule nor right")
+            if rule is not None:
+                rules.append(rule)
+                lines[line] = rule
         ids = {row.id for row in (*rules, *rights)}
         if len(ids) != len(rules) + len(rights):
             raise ValueError("an id stands twice in the policy")
         inherits = tuple(sorted((name, tuple(inherited)) for name, inherited in roles.items()))
         found = cls(rules=tuple(rules), rights=tuple(rights), roles=inherits)
-        found.__dict__["body"] = body
+        found.__dict__.update(body=body, lines=lines)
         return found
+
+    @cached_property
+    def lines(self) -> dict[bytes, Rule]:
+        """Each rule by its line of the body."""
+        return {canonical_json({"rule": _as_json(rule)}): rule for rule in self.rules}
 
 
 def _as_json(rule: Rule) -> dict[str, JsonValue]:

@@ -18,6 +18,7 @@ from policies.decision import Decision, GateRequest, Principal
 from policies.diff import diff
 from policies.engine import PolicyEngine
 from policies.rules import RuleError, RuleSet, load_rules, rule_paths
+from policies.snapshot import load_snapshot
 from tools.contract import JsonObject, ToolSpec
 from worker.store.database import StoreUnavailable
 from worker.store.policies import Policies, PolicyChange, PolicyMoved, listening
@@ -191,15 +192,11 @@ class LivePolicy:
             body = await self.policies.body(change.version)
             if body is None:
                 raise ValueError("its body is not in the store")
-            self._engine = await asyncio.to_thread(self._build, body, change.version)
+            self._engine = await asyncio.to_thread(
+                load_snapshot, body, change.version, before=self._engine, environment=self.environment
+            )
             log.info("policy in force", version=change.version, change=change.seq, by=change.changed_by)
         self.change, self._store_problem = change, None
-
-    def _build(self, body: bytes, version: str) -> PolicyEngine:
-        rules = RuleSet.from_body(body)
-        if rules.version != version:
-            raise ValueError("its body does not have its digest: somebody changed it in the store")
-        return self.compile(rules)
 
     def _fingerprint(self) -> object:
         """What tells that a file of the rules folders was added, removed or written."""

@@ -1,9 +1,11 @@
 # pyright: reportPrivateUsage=false
 """The index only narrows: indexed, full Casbin and a plain reading of the rules agree, across threads and reloads."""
 
+import gc
 import random
 import threading
 import time
+import weakref
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from policies.decision import ArgumentFact, Facts, GateRequest, Principal, Verdi
 from policies.engine import PolicyEngine
 from policies.expression import ExpressionError
 from policies.rules import Rule, RuleSet
+from policies.snapshot import load_snapshot
 from tests.policies.making import ROLES, request
 from tools.contract import Effect
 
@@ -131,7 +134,7 @@ def test_candidates_are_the_rows_that_fit_and_the_sentinel(seed: int) -> None:
     order = random.Random(seed)
     engine = PolicyEngine(make_rules(order, 60))
     asked = make_request(order)
-    held, rows = engine._narrow(
+    held, rows = engine._callers.narrow(
         asked.principal.roles, None, asked.principal.tenant, asked.automation, asked.tool, asked.effect.value
     )
     names = [str(row[-1]) for row in rows]
@@ -190,7 +193,7 @@ def test_8_threads_while_the_policy_is_reloaded() -> None:
         thread.start()
     reloads, until = 0, time.monotonic() + 6
     while time.monotonic() < until:
-        current[0] = PolicyEngine(RuleSet.from_body(snapshots[reloads % 3].rules.body))
+        current[0] = load_snapshot(snapshots[reloads % 3].rules.body, before=current[0])
         reloads += 1
     stop.set()
     for thread in threads:
@@ -205,6 +208,19 @@ def test_the_index_forgets_no_more_than_it_may_keep() -> None:
     for n in range(20_000):
         engine._narrowed((), None, "default", "log-triage", f"tool_{n}", "read")
     assert engine._narrowed.cache_info().currsize <= engine._narrowed.cache_info().maxsize  # type: ignore[operator]
+
+
+def test_an_engine_is_freed_without_the_garbage_collector() -> None:
+    engine = load_snapshot(make_rules(random.Random(1), 20).body)
+    engine.decide(make_request(random.Random(2)))
+    gone, rows = weakref.ref(engine), weakref.ref(engine._rows)
+    gc.disable()
+    try:
+        del engine
+        assert gone() is None
+        assert rows() is None
+    finally:
+        gc.enable()
 
 
 def test_a_body_is_the_whole_policy() -> None:

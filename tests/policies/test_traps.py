@@ -55,7 +55,7 @@ def test_1_empty_policy_fails_open() -> None:
 def test_1_without_the_sentinel_a_matcher_error_is_still_a_deny() -> None:
     ours = PolicyEngine(ruleset())
     ours._gate.model["p"]["p"].policy.clear()
-    ours._index.candidates = lambda *_: ()  # type: ignore[method-assign]
+    ours._callers._index.candidates = lambda *_: ()  # type: ignore[method-assign]
     assert ours.decide(request()).verdict is Verdict.DENY
 
 
