@@ -24,10 +24,24 @@ from typing_extensions import override
 
 from api import docs, errors
 from api.errors import Problem
-from api.limits import JSON_BODY_BYTES, RequestLimits
+from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
 from api.logs import RequestLog
-from api.routes import approvals, artifacts, audit, automations, events, files, health, keys, me, policy, runs, tools
+from api.routes import (
+    approvals,
+    artifacts,
+    audit,
+    automations,
+    events,
+    files,
+    health,
+    keys,
+    me,
+    policy,
+    policy_changes,
+    runs,
+    tools,
+)  # fmt: skip
 from api.services import Services, open_services
 from policies.source import SourceError
 from tools.errors import ToolError
@@ -44,7 +58,7 @@ SHUTDOWN_S = 10
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, keys.router, me.router, health.router,
+    audit.router, policy.router, policy_changes.router, keys.router, me.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -54,7 +68,7 @@ TAGS = [
     {"name": "automations", "description": "What can be asked for."},
     {"name": "tools", "description": "What an automation may use."},
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
-    {"name": "policy", "description": "What the gate would say."},
+    {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},
@@ -101,7 +115,9 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
 
 def _body_limit(settings: Settings) -> Any:
     def limit(method: str, path: str) -> int:
-        return settings.upload_bytes if (method, path) == ("POST", f"{PREFIX}/files") else JSON_BODY_BYTES
+        if (method, path) == ("POST", f"{PREFIX}/files"):
+            return settings.upload_bytes
+        return POLICY_BODY_BYTES if path.startswith(f"{PREFIX}/policy/") else JSON_BODY_BYTES
 
     return limit
 

@@ -14,7 +14,9 @@ from api.errors import Refused, invalid, problem_response
 from worker.store.files import BadFileName, check_name
 
 JSON_BODY_BYTES = 1 << 20
-"""Cap on every request body that is not an upload."""
+"""Cap on every request body that is not an upload or a policy."""
+POLICY_BODY_BYTES = 8 << 20
+"""Enough for the files of some 10,000 rules."""
 
 
 class BodyTooLarge(HTTPException):

@@ -11,10 +11,9 @@ from fastapi import Depends, Request
 from api.gateway import Gateway
 from api.limits import Throttle
 from api.tail import Tail
-from policies.engine import PolicyEngine
-from policies.rules import load_rules, rule_paths
 from tools.catalog import BUILT_IN, load_tools
 from worker.automations import Catalog
+from worker.policy import LivePolicy
 from worker.settings import Settings
 from worker.store import signing
 from worker.store.approvals import Approvals
@@ -24,6 +23,7 @@ from worker.store.database import Database
 from worker.store.files import Files
 from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
+from worker.store.policies import Policies
 from worker.store.runs import Runs
 from worker.store.signing import AnswerKey
 
@@ -42,7 +42,8 @@ class Services:
     blobs: Blobs
     idempotency: Idempotency
     catalog: Catalog
-    engine: PolicyEngine
+    engine: LivePolicy
+    """The policy in force, which may change between two requests."""
     answer_key: AnswerKey
     public_keys: dict[str, str]
     """Answer keys of this installation, retired ones included: what runs accept."""
@@ -60,13 +61,19 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """
     database = Database(settings.sql_url)
     following: asyncio.Task[None] | None = None
+    obeying: asyncio.Task[None] | None = None
     tail: Tail | None = None
     try:
         await database.migrate()
         audit, blobs = AuditLog(database), Blobs(settings.blobs)
         tools = load_tools([BUILT_IN, *([settings.home / "tools"] if settings.home else [])])
         catalog = await Catalog.load(settings.home, blobs, tools)
-        engine = PolicyEngine(load_rules(rule_paths(settings.home), catalog.tools))
+        engine = LivePolicy(
+            Policies(database, audit), settings.home, catalog.tools, environment=settings.environment,
+            strict=settings.policy_strict,
+        )  # fmt: skip
+        await engine.start()
+        obeying = asyncio.create_task(engine.follow())
         answer_key = signing.load_or_create(settings.keys)
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
@@ -78,6 +85,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:
+        if obeying is not None:
+            obeying.cancel()
+            await asyncio.gather(obeying, return_exceptions=True)
         if tail is not None and following is not None:
             tail.stop()
             following.cancel()

@@ -6,18 +6,23 @@ a user's file can make the built-in policy stricter and can allow what nothing f
 deny.
 """
 
+import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, TypeAdapter, field_validator, model_validator
+from pydantic_core import from_json
 
+from policies.condition import condition
 from policies.decision import NO_RULE, Verdict
+from policies.expression import MAX_EXPRESSION
 from policies.glob import glob
 from policies.source import Document, Problem, SourceError, close_to, parse_as, read_document
-from tools.contract import Effect, Strict
+from tools.contract import Effect, Strict, canonical_json
 
 BUILT_IN = Path(__file__).parent / "rules"
 """The built-in policy; always loaded first."""
@@ -42,6 +47,7 @@ def _listed(value: object) -> object:
 
 
 RoleName = Annotated[str, Field(pattern=ROLE_PATTERN)]
+Subject = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 Glob = Annotated[str, Field(pattern=GLOB_PATTERN)]
 Globs = Annotated[tuple[Glob, ...], Field(min_length=1), BeforeValidator(_listed)]
 Word = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z_]{0,31})$")]
@@ -56,13 +62,17 @@ class Rule(Strict):
 
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     """Shown in every decision this rule takes; unique over all files."""
-    roles: Annotated[tuple[RoleName | Literal["*"], ...], Field(min_length=1), BeforeValidator(_listed)]
+    roles: Annotated[tuple[RoleName | Literal["*"], ...], BeforeValidator(_listed)] = ()
     """Matches a requester who holds any of these, directly or by inheritance; `*` matches everybody."""
+    subjects: Annotated[tuple[Subject, ...], BeforeValidator(_listed)] = ()
+    """Matches the requesters with these ids, too. A rule names roles, subjects, or both."""
     tenant: Annotated[str, Field(pattern=TENANT_PATTERN)] = "*"
     automations: Globs = ("*",)
     tools: Globs = ("*",)
     effects: Annotated[tuple[Effect, ...], Field(min_length=1), BeforeValidator(_listed)] = tuple(Effect)
     """All effects unless named; a rule that allows must name them."""
+    when: Annotated[str, Field(max_length=MAX_EXPRESSION)] = ""
+    """Condition in restricted CEL over `policies.condition.VARIABLES`; without one the rule always holds."""
     verdict: Verdict
     approvers: RoleName = "approver"
     """Role a person needs to answer; only with `ask`."""
@@ -77,7 +87,16 @@ class Rule(Strict):
             raise ValueError("`approvers` has a meaning only with `verdict: ask`")
         if self.id in RESERVED:
             raise ValueError(f"the id {self.id!r} is reserved")
+        if not self.roles and not self.subjects:
+            raise ValueError("a rule must name its `roles` (or `subjects`)")
         return self
+
+    @field_validator("when")
+    @classmethod
+    def _compiles(cls, text: str) -> str:
+        if text:
+            condition(text)  # raises ExpressionError, a ValueError that says what is wrong
+        return text
 
 
 class Right(Strict):
@@ -113,14 +132,74 @@ class RuleSet:
     rights: tuple[Right, ...] = ()
     roles: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Role and the roles it inherits, sorted."""
+    places: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+    """Rule or right id -> `file:line` it was read from; empty for a policy that came from the store."""
 
-    def as_json(self) -> dict[str, JsonValue]:
-        """Independent of the order of rows and files: what the version digest is taken over."""
-        return {
-            "roles": {name: list[JsonValue](sorted(inherited)) for name, inherited in self.roles},
-            "rules": [r.model_dump(mode="json") for r in sorted(self.rules, key=lambda r: r.id)],
-            "rights": [r.model_dump(mode="json") for r in sorted(self.rights, key=lambda r: r.id)],
-        }
+    @cached_property
+    def body(self) -> bytes:
+        """The whole policy as lines of canonical JSON, independent of the order of rows and files: what the version
+        digest is taken over, and what `RuleSet.from_body` reads."""
+        roles: dict[str, JsonValue] = {name: list[JsonValue](sorted(inherited)) for name, inherited in self.roles}
+        lines = [canonical_json({"roles": roles})]
+        lines += [line for line, _ in sorted(self.lines.items(), key=lambda item: item[1].id)]
+        lines += [canonical_json({"right": r.model_dump(mode="json")}) for r in sorted(self.rights, key=lambda r: r.id)]
+        return b"\n".join(lines)
+
+    @cached_property
+    def version(self) -> str:
+        """Hex SHA-256 of `body`: names this policy wherever it is spoken of."""
+        return hashlib.sha256(self.body).hexdigest()
+
+    @classmethod
+    def from_body(cls, body: bytes, known: "RuleSet | None" = None) -> "RuleSet":
+        """The policy that has this body. Raises ValueError when it is not one.
+
+        Rows that `known` has too are taken from there. Line by line, never all at once: decisions of other threads go
+        on in between.
+        """
+        rules: list[Rule] = []
+        rights: list[Right] = []
+        roles: dict[str, list[str]] = {}
+        old = known.lines if known else {}
+        lines: dict[bytes, Rule] = {}
+        for line in body.split(b"\n"):
+            rule = old.get(line)
+            if rule is None:
+                match from_json(line):
+                    case {"rule": found}:
+                        rule = Rule.model_validate(found)
+                    case {"right": found}:
+                        rights.append(Right.model_validate(found))
+                    case {"roles": found}:
+                        roles = _ROLES.validate_python(found)
+                    case _:
+                        raise ValueError("a line of the policy is neither roles, rule nor right")
+            if rule is not None:
+                rules.append(rule)
+                lines[line] = rule
+        ids = {row.id for row in (*rules, *rights)}
+        if len(ids) != len(rules) + len(rights):
+            raise ValueError("an id stands twice in the policy")
+        inherits = tuple(sorted((name, tuple(inherited)) for name, inherited in roles.items()))
+        found = cls(rules=tuple(rules), rights=tuple(rights), roles=inherits)
+        found.__dict__.update(body=body, lines=lines)
+        return found
+
+    @cached_property
+    def lines(self) -> dict[bytes, Rule]:
+        """Each rule by its line of the body."""
+        return {canonical_json({"rule": _as_json(rule)}): rule for rule in self.rules}
+
+
+def _as_json(rule: Rule) -> dict[str, JsonValue]:
+    """Every field, also those left out, so that what is said differently but means the same has one digest."""
+    fields: dict[str, JsonValue] = rule.model_dump(mode="json")
+    if rule.verdict is not Verdict.ASK:
+        del fields["approvers"]
+    return fields
+
+
+_ROLES = TypeAdapter(dict[str, list[str]])
 
 
 def rule_paths(home: Path | None) -> list[Path]:
@@ -136,7 +215,12 @@ def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
     rule would let calls through). Raises RuleError with everything wrong in the first bad file, or over all files;
     a policy is loaded whole or not at all.
     """
-    files = [(document := read_document(f, RuleError), parse_as(RulesFile, document, RuleError)) for f in _files(paths)]
+    return compile_documents([read_document(f, RuleError) for f in _files(paths)], known_tools)
+
+
+def compile_documents(documents: Sequence[Document], known_tools: Collection[str]) -> RuleSet:
+    """As `load_rules`, from documents already read."""
+    files = [(document, parse_as(RulesFile, document, RuleError)) for document in documents]
     problems: list[Problem] = []
     roles: dict[str, tuple[str, ...]] = {}
     ids: dict[str, str] = {}
@@ -161,7 +245,7 @@ def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
         problems += _cycles(document, file, roles)
     rules = tuple(rule for _, file in files for rule in file.rules)
     if not rules and not problems:
-        where = ", ".join(str(p) for p in paths)
+        where = ", ".join(document.file for document in documents)
         problems.append(
             Problem(where, 0, "rules", "the policy holds no rule at all", "add a rule, or the built-in folder")
         )
@@ -171,6 +255,7 @@ def load_rules(paths: Sequence[Path], known_tools: Collection[str]) -> RuleSet:
         rules=rules,
         rights=tuple(right for _, file in files for right in file.rights),
         roles=tuple(sorted(roles.items())),
+        places=ids,
     )
 
 
@@ -202,7 +287,7 @@ def _unknown_names(
     for i, rule in enumerate(file.rules):
         for j, name in enumerate(rule.roles):
             yield from role(("rules", i, "roles", j), name)
-        yield from role(("rules", i, "approvers"), rule.approvers)
+        yield from role(("rules", i, "approvers"), rule.approvers if rule.verdict is Verdict.ASK else "*")
         for j, pattern in enumerate(rule.tools):
             if not any(glob(tool, pattern) for tool in known_tools):
                 problem = f"no installed tool is called {pattern!r}"

@@ -15,8 +15,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import Field, JsonValue, ValidationError
 
-from tools.contract import NAME_PATTERN, Effect, JsonObject, Limits, Repeat, Strict, ToolSpec
+from tools.contract import NAME_PATTERN, ArgumentRole, Effect, JsonObject, Limits, Repeat, Strict, ToolSpec, Trust
 from tools.errors import ToolError
+from tools.schemas import SchemaError as UnusableSchema
+from tools.schemas import compiled
 
 BUILT_IN: Final = Path(__file__).resolve().parent
 # One line per tool that comes with the product. A folder that is not named here does not exist.
@@ -49,6 +51,8 @@ class ToolManifest(Strict):
     egress: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
     image: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")] = "base"
     limits: Limits = Limits()
+    results: Trust = "untrusted"
+    roles: dict[Annotated[str, Field(min_length=1, max_length=200)], ArgumentRole] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ def load_tool(folder: Path) -> LoadedTool:
     if manifest.name != folder.name:
         raise ToolError(file, "name", f"{manifest.name!r} in a folder called {folder.name!r}", "Give both one name.")
     _check_parameters(file, manifest.parameters)
+    _check_usable(file, manifest.parameters)
+    _check_roles(file, manifest)
     program = _program(folder / "run.py")
     digest = hashlib.sha256(program).hexdigest()
     return LoadedTool(ToolSpec(**dict(manifest), program_sha256=digest), program, folder)
@@ -147,6 +153,38 @@ def _check_parameters(file: Path, parameters: JsonObject) -> None:
             raise ToolError(
                 file, "parameters", f"$ref to {reference!r}", "Refer only within the schema: `#/$defs/...`."
             )
+
+
+def _check_usable(file: Path, parameters: JsonObject) -> None:
+    """What checks the calls must take the schema, too."""
+    try:
+        compiled(parameters)
+    except UnusableSchema as error:
+        raise ToolError(file, "parameters", f"cannot be used to check calls: {error}", "Correct it.") from error
+
+
+def _check_roles(file: Path, manifest: ToolManifest) -> None:
+    """A role for an argument that does not exist would leave the real one at its default, and nobody would notice."""
+    for path in manifest.roles:
+        if not _exists(manifest.parameters, path.split(".")):
+            known = manifest.parameters.get("properties")
+            names = ", ".join(known) if isinstance(known, dict) else "none"
+            raise ToolError(
+                file, f"roles.{path}", "no such argument", f"Known are {names}; `a.b` is a field of a field."
+            )
+
+
+def _exists(schema: JsonValue, path: Sequence[str]) -> bool:
+    """Whether the schema can have such a field. Where it says nothing of its fields, or refers elsewhere, it can."""
+    while isinstance(schema, dict) and "items" in schema and "properties" not in schema:
+        schema = schema["items"]
+    if not path or not isinstance(schema, dict):
+        return True
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and path[0] in properties:
+        return _exists(properties[path[0]], path[1:])
+    open_ended = any(word in schema for word in ("$ref", "allOf", "anyOf", "oneOf", "patternProperties"))
+    return open_ended or (schema.get("additionalProperties", True) is not False and not isinstance(properties, dict))
 
 
 def _references(value: JsonValue) -> list[str]:

@@ -57,6 +57,27 @@ class Repeat(StrEnum):
     """Never repeated by the machine: an uncertain outcome becomes a question to a human."""
 
 
+Trust = Literal["own", "ack", "vendor", "untrusted"]
+"""Who can have written what a tool gives back.
+
+own: only the organisation (its own settings, its own sent mail, the clock).
+ack: a confirmation of a write. Ids it gives are the organisation's own; what it repeats of the call is no more trusted
+than it was, and longer text in it counts as untrusted.
+vendor: a known supplier (a catalogue, a price list).
+untrusted: anybody (mail, web pages, files, tickets). Once read, the run is tainted.
+"""
+
+ArgumentRole = Literal["target", "handle", "quantity", "content"]
+"""What an argument is for.
+
+target: where something goes or what it acts on: an address, an account, a URL, a path, a password. Judged strictest.
+handle: the id of an object, as some earlier result gave it.
+quantity: an amount, a number, a date.
+content: free text or data. Addresses and links inside it count as targets.
+"""
+ROLES: tuple[ArgumentRole, ...] = ("target", "handle", "quantity", "content")
+
+
 class Outcome(StrEnum):
     """What happened to a call. Exactly one is recorded for each intent."""
 
@@ -103,6 +124,11 @@ class ToolSpec(Wire):
     image: str = "base"
     """Name of a sandbox image known to the sandbox worker."""
     limits: Limits = Limits()
+    results: Trust = "untrusted"
+    """Who can have written what the tool gives back."""
+    roles: dict[str, ArgumentRole] = Field(default_factory=dict)
+    """Argument path -> role. `message.to` names a field of an object and everything below it, lists are left out of the
+    path. What is not named, and has no named parent, is a target."""
     program_sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]
     """Digest of run.py; the sandbox worker fetches exactly this program from the blob store."""
 

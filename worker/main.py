@@ -95,32 +95,38 @@ class _AnswerKeys(Mapping[str, str]):
 
 @asynccontextmanager
 async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
-    from policies.engine import PolicyEngine  # noqa: PLC0415  (only this queue may need it, see the module's text)
-    from policies.rules import load_rules, rule_paths  # noqa: PLC0415
-    from tools.catalog import BUILT_IN, load_tools  # noqa: PLC0415
+    from tools.catalog import BUILT_IN, load_tools  # noqa: PLC0415  (only this queue may need it, see the module's text)
     from worker.activities.gate import GateActivities  # noqa: PLC0415
     from worker.activities.records import RecordActivities  # noqa: PLC0415
     from worker.activities.rules import RuleActivities  # noqa: PLC0415
+    from worker.policy import LivePolicy  # noqa: PLC0415
     from worker.store.approvals import Approvals  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
     from worker.store.database import Database  # noqa: PLC0415
     from worker.store.ledger import Ledger  # noqa: PLC0415
+    from worker.store.policies import Policies  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
     from workflows.automation import AutomationWorkflow  # noqa: PLC0415
 
     folders = [BUILT_IN, *([settings.home / "tools"] if settings.home else [])]
-    engine = PolicyEngine(load_rules(rule_paths(settings.home), set(load_tools(folders))))
+    tools = {name: tool.spec for name, tool in load_tools(folders).items()}
     db = Database(settings.sql_url)
+    following: asyncio.Task[None] | None = None
     try:
         await db.migrate()
         audit = AuditLog(db)
+        policy = LivePolicy(
+            Policies(db, audit), settings.home, tools, environment=settings.environment, strict=settings.policy_strict
+        )
+        await policy.start()
+        following = asyncio.create_task(policy.follow())
         keys = _AnswerKeys(settings.keys)
         records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys)
         yield Worker(
             client,
             task_queue=QUEUE_RUNS,
             workflows=[AutomationWorkflow],
-            activities=[*records.all(), *GateActivities(engine, audit).all(), *RuleActivities().all()],
+            activities=[*records.all(), *GateActivities(policy, audit).all(), *RuleActivities().all()],
             workflow_runner=temporal.workflow_runner(),
             # Everything here is local: a remote activity on this queue would be somebody's mistake or worse.
             no_remote_activities=True,
@@ -128,6 +134,8 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
             graceful_shutdown_timeout=DRAIN,
         )
     finally:
+        if following is not None:
+            following.cancel()
         await db.close()
 
 

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
+    environment: str = "default"
+    """What conditions of policy rules see as `environment`, such as `staging` or `production`."""
+    policy_strict: bool = False
+    """Two people for every change of the policy; rules files count only for the very first one."""
+    policy_tenant: str = "default"
+    """The policy is one for all tenants: only principals of this one may see it whole, propose and apply."""
     log_level: str = "INFO"
 
     @property

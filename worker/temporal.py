@@ -69,6 +69,7 @@ _PASSED_THROUGH = (
     "attrs",
     "cryptography",
     "jsonschema",
+    "jsonschema_rs",
     "jsonschema_specifications",
     "opentelemetry",
     "re2",

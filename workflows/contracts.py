@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from policies.decision import Decision, GateRequest, Principal
+from policies.taint import Carry
 from tools.contract import JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Wire
 from workflows.spec import AutomationSpec
 
@@ -92,6 +93,8 @@ class Carried(Wire):
     """How many questions were asked so far; the next one counts on."""
     unpriced: bool = False
     """Whether a model of unknown price was used: the cost is then not known, whatever `cost_microusd` adds up to."""
+    trail: Carry | None = None
+    """What of taint and provenance cannot be read from the conversation; None from a part that kept none: tainted."""
 
 
 class RunRequest(Wire):

@@ -22,6 +22,7 @@ from workflows.contracts import (
 )
 from workflows.recording import record
 from workflows.spending import Spent
+from workflows.trail import trail_of
 
 _AUTOMATION = SearchAttributeKey.for_keyword(contracts.SA_AUTOMATION)
 _TENANT = SearchAttributeKey.for_keyword(contracts.SA_TENANT)
@@ -49,6 +50,8 @@ class LiveRun:
         self.degraded: list[str] = list(carried.degraded) if carried else []
         self.sandbox_faults = 0
         """Consecutive calls that found no sandbox; two end the model rung."""
+        self.trail = trail_of(request)
+        """Taint and provenance: what the gate is told besides the call."""
         self.desk = Desk(request, self.ref, self.publish)
         self._worked_before_s = carried.worked_s if carried else 0.0
         self._shown: dict[str, object] = {}

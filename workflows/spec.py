@@ -92,6 +92,9 @@ class AutomationFile(Strict):
     """Model ids `provider:name`, tried in order; may be empty (rules first)."""
     budgets: Budgets = Budgets()
     approvals: ApprovalDefaults = ApprovalDefaults()
+    targets: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=300)], ...], Field(max_length=500)] = ()
+    """Where its calls may go: the only values that target arguments (and links in texts that change something) may
+    have. `*` stands for any characters but `@`, `/` and a space: `*@corp.example`. Empty: no such list."""
     rules: tuple[FallbackRule, ...] = ()
     output: JsonObject
     """JSON Schema of the result, an object."""

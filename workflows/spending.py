@@ -53,6 +53,12 @@ class Spent:
         self.cost_microusd += cost
         return cost
 
+    def left_usd(self, budgets: Budgets) -> float | None:
+        """What is left of the money, never below zero; None when the cost is not known."""
+        if self.unpriced:
+            return None
+        return max(0.0, budgets.money_usd - self.cost_microusd / 1_000_000)
+
     def breach(self, budgets: Budgets, worked_s: float) -> str | None:
         """Which budget leaves no room for another model request, for people; None when there is room."""
         tokens = self.input_tokens + self.output_tokens

@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from policies.decision import Decision, GateRequest, Verdict
+from policies.decision import Decision, Facts, GateRequest, Verdict
 from tools.contract import Outcome, Repeat, ToolCall, ToolResult, ToolSpec, arguments_digest
 from workflows import ports
 from workflows.approvals import Draft
@@ -82,6 +82,8 @@ class _Passage:
         """Digest of the arguments a human approved, and the role that was asked for."""
         self._uncertain: str | None = None
         """Why it is not known whether the call took effect."""
+        self._before = run.trail.count(tool.name)
+        """Calls of the run before this one, in all and of this tool."""
 
     @property
     def _digest(self) -> str:
@@ -120,6 +122,7 @@ class _Passage:
                 return None
             raise self._refused(Outcome.FAILED, fault.kind, fault.message) from error
         self._run.sandbox_faults = 0
+        self._run.trail.saw(self._tool, self.call.arguments, result.content)
         return result
 
     async def order_to_repeat(self) -> None:
@@ -158,13 +161,19 @@ class _Passage:
             run=self._run.ref, call=self.call, digest=self._digest, asked_by=self._asked_by, gate_pass=self._gate_pass,
             request=GateRequest(
                 principal=self._run.request.principal, automation=self._run.ref.automation, tool=self._tool.name,
-                effect=self._tool.effect, arguments=self.call.arguments,
+                effect=self._tool.effect, arguments=self.call.arguments, facts=self._facts(),
             ),
         )  # fmt: skip
         self._gate_pass += 1
         decision = await record(ports.open_call, opened, f"gate {self.call.tool} {self.call.id}")
         self._run.note_call(self.call, verdict=decision.verdict.value)
         return decision
+
+    def _facts(self) -> Facts:
+        """What the run has read and done so far; asked for again at each pass, as other calls go on meanwhile."""
+        run = self._run
+        left = run.spent.left_usd(run.definition.budgets)
+        return run.trail.facts(self._tool, self.call, before=self._before, budget_left_usd=left, now=workflow.now())
 
     async def _ask(self, decision: Decision) -> None:
         """Put the call to a human and take over what was answered. Raises _RefusedError on a no or no answer."""

@@ -1,4 +1,4 @@
-"""`gatehouse tools|automations|policy`: what this installation knows, and what its gate says."""
+"""`gatehouse tools|automations`: what this installation knows."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,6 @@ from api.commands.session import CommandError, Exit, Json, session
 
 tools = typer.Typer(no_args_is_help=True, help="Tools: list, show.")
 automations = typer.Typer(no_args_is_help=True, help="Automations: list, show, validate, schema.")
-policy = typer.Typer(no_args_is_help=True, help="Policy: check.")
 Obj = dict[str, Any]
 Name = Annotated[str, typer.Argument(help="Its name.")]
 
@@ -93,33 +92,6 @@ def schema() -> None:
     from workflows.spec import AutomationFile
 
     put_json(AutomationFile.model_json_schema())
-
-
-@policy.command("check")
-def check(
-    ctx: typer.Context,
-    automation: Annotated[str, typer.Option("--automation", "-a", help="On behalf of which automation.")],
-    tool: Annotated[str, typer.Option("--tool", "-t", help="Which tool.")],
-    arguments: Annotated[str, typer.Option("--arguments", help="JSON object, or @file.")] = "{}",
-    role: Annotated[list[str] | None, typer.Option("--role", help="Ask as somebody with this role.")] = None,
-    json_: Json = False,
-) -> None:
-    """What would the gate say of one call? Exit 0 allow, 3 deny, 4 ask."""
-    import json
-
-    try:
-        given = json.loads(Path(arguments[1:]).read_text() if arguments.startswith("@") else arguments)
-    except (OSError, ValueError) as error:
-        raise CommandError(f"--arguments: {error}", "give a JSON object or @file", Exit.USAGE) from None
-    body: Obj = {"automation": automation, "tool": tool, "arguments": given}
-    found = session(ctx).client().post("/policy/check", body | ({"roles": role} if role else {}))
-    if json_:
-        put_json(found)
-    else:
-        shown = ("verdict", "rule", "reason", "policy_version")
-        put_fields([(k, found[k]) for k in shown])
-        put_fields([("answered by", found["approvers"] if found["verdict"] == "ask" else "")])
-    raise typer.Exit({"allow": Exit.OK, "ask": Exit.WAITING}.get(found["verdict"], Exit.DENIED))
 
 
 def _first_line(text: str) -> str:

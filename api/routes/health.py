@@ -74,7 +74,7 @@ _REMEDIES = {
     "store": "check GATEHOUSE_DATABASE_URL and that the database runs",
     "migrations": "restart the API, which migrates at start; see its log",
     "temporal": "start it (`gatehouse up`) or correct GATEHOUSE_TEMPORAL_ADDRESS and GATEHOUSE_TEMPORAL_NAMESPACE",
-    "policy": "correct the rules (`gatehouse policy check`) and restart",
+    "policy": "correct the rules (`gatehouse policy lint`); the policy named here stays in force meanwhile",
 }
 
 
@@ -108,4 +108,6 @@ async def _temporal(services: Services) -> str:
 
 
 async def _policy(services: Services) -> str:
+    if services.engine.problem is not None:
+        raise RuntimeError(f"{services.engine.problem}; still in force: {services.engine.version[:12]}")
     return f"rules {services.engine.version[:12]}"

@@ -86,6 +86,8 @@ def test_help_is_quick_and_documents_the_exit_statuses() -> None:
         "approvals list", "approvals show", "approvals approve", "approvals deny", "audit verify", "audit export",
         "audit search", "policy check", "tools list", "tools show", "automations list", "automations show",
         "automations validate", "automations schema", "keys create", "keys list", "keys revoke",
+        "policy explain", "policy lint", "policy test", "policy diff", "policy simulate", "policy show",
+        "policy export", "policy apply", "policy reject", "policy proposals", "policy history", "policy suggest",
     ],
 )  # fmt: skip
 def test_every_command_exists(path: str) -> None:
@@ -242,6 +244,37 @@ async def test_the_catalogue_and_the_gate_can_be_asked(cli: Cli) -> None:
     denied = await cli("operator", *ask, "--role", "viewer")
     assert denied.code == 3
     assert "default-deny" in denied.out
+
+
+async def test_a_policy_is_checked_compared_and_explained(cli: Cli, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    row = "{id: no-tidy, roles: [operator], tools: list_files, automations: tidy, verdict: deny}"
+    own.write_text(f"apiVersion: gatehouse/v1\nrules:\n  - {row}\n")
+    table = tmp_path / "cases.yaml"
+    table.write_text("- {tool: list_files, automation: tidy, verdict: deny, rule: no-tidy}\n")
+    assert (await cli("auditor", "policy", "lint", str(own))).code == 0
+    tested = await cli("auditor", "policy", "test", "-c", str(table), str(own))
+    assert tested.code == 1
+    assert "no case is decided by the rule read-workspace" in tested.out
+    own.write_text(own.read_text().replace("verdict: deny", "verdict: deny, when: hour > 24"))
+    never = await cli("auditor", "policy", "lint", str(own))
+    assert (never.code, "own.yaml:3: error: no-tidy" in never.out) == (1, True)
+    own.write_text(own.read_text().replace("hour >", "hoour >"))
+    assert "unknown variable 'hoour'" in (await cli("auditor", "policy", "lint", str(own))).err
+    own.write_text(own.read_text().replace("hoour > 24", "tainted"))
+    different = await cli("auditor", "policy", "diff", str(own))
+    assert (different.code, "+ no-tidy" in different.out) == (1, True)
+    assert "decisions would change" in (await cli("auditor", "policy", "simulate", str(own))).err
+    told = await cli("auditor", "policy", "explain", "-a", "tidy", "-t", "list_files", "--role", "operator",
+                     "--arguments", '{"path": "in"}')  # fmt: skip
+    assert "decides" in told.out
+    whole = tmp_path / "whole.yaml"
+    whole.write_text((await cli("auditor", "policy", "export")).out)
+    assert "the same policy" in (await cli("auditor", "policy", "diff", "--whole", str(whole))).err
+    dry = await cli("admin", "policy", "apply", "--dry-run", str(own))
+    assert (dry.code, "+ no-tidy" in dry.out) == (0, True)
+    assert (await cli("auditor", "policy", "apply", "--yes", str(own))).code == 3
+    assert "system:files" in (await cli("auditor", "policy", "history")).out
 
 
 async def test_keys_and_audit_work_on_the_store_itself(api: Api, cli: Cli, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from policies.decision import GateRequest, Principal
+from policies.decision import Facts, GateRequest, Principal
 from policies.rules import BUILT_IN, Rule, RuleSet, load_rules
 from tools.contract import Effect
 
@@ -20,6 +20,7 @@ def request(
     tenant: str = "default",
     automation: str = "log-triage",
     arguments: dict[str, JsonValue] | None = None,
+    facts: Facts | None = None,
 ) -> GateRequest:
     return GateRequest(
         principal=Principal(id="olga", tenant=tenant, roles=roles),
@@ -27,6 +28,7 @@ def request(
         tool=tool,
         effect=Effect(effect),
         arguments=arguments or {},
+        facts=facts,
     )
 
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from policies.decision import GateRequest, Principal, Verdict
-from policies.engine import MAX_ARGUMENTS, PolicyEngine
+from policies.decision import Facts, GateRequest, Principal, Verdict
+from policies.engine import PolicyEngine
+from policies.malformed import MAX_ARGUMENTS
 from policies.rules import Rule, RuleSet
 from tests.policies.making import TOOLS, built_in, request, rule, ruleset
 from tools.contract import Effect
@@ -45,6 +46,7 @@ def test_case_table(engine: PolicyEngine, case: dict[str, object]) -> None:
         roles=tuple(cast("list[str]", case["roles"])),
         tenant=cast("str", case.get("tenant", "default")),
         automation=cast("str", case.get("automation", "log-triage")),
+        facts=Facts.model_validate(case["facts"]) if "facts" in case else None,
     )
     decision = engine.decide(asked)
     assert (decision.verdict.value, decision.rule) == (case["verdict"], case["rule"])
@@ -106,7 +108,7 @@ class TestFaults:
 
     def test_half_loaded_row(self, caplog: pytest.LogCaptureFixture) -> None:
         def cut(engine: PolicyEngine) -> None:
-            engine._gate.model["p"]["p"].policy[1] = engine._gate.model["p"]["p"].policy[1][:4]
+            del engine._gate.model["p"]["p"].policy[0][4:]
 
         with caplog.at_level(logging.ERROR):
             assert self.broken(cut) == "gate-fault"
@@ -120,19 +122,19 @@ class TestFaults:
 
     def test_matcher_function_raises(self) -> None:
         def wrong_type(engine: PolicyEngine) -> None:
-            engine._gate.model["p"]["p"].policy[1][1] = 7
+            engine._gate.model["p"]["p"].policy[0][1] = 7
 
         assert self.broken(wrong_type) == "gate-fault"
 
     def test_row_of_a_rule_nobody_wrote(self) -> None:
         def stranger(engine: PolicyEngine) -> None:
-            engine._gate.model["p"]["p"].policy[1][-1] = "injected"
+            engine._gate.model["p"]["p"].policy[0][-1] = "injected"
 
         assert self.broken(stranger) == "gate-fault"
 
     def test_row_whose_effect_was_turned(self) -> None:
         engine = PolicyEngine(ruleset(rule("a", "deny")))
-        engine._gate.model["p"]["p"].policy[1][6] = "allow"
+        engine._gate.model["p"]["p"].policy[0][7] = "allow"
         assert engine.decide(request()).rule == "gate-fault"
 
     def test_rights(self) -> None:

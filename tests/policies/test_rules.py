@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.decision import Facts
 from policies.engine import PolicyEngine
 from policies.rules import BUILT_IN, RuleError, load_rules, rule_paths
 from tests.policies.making import TOOLS, request
@@ -44,7 +45,9 @@ def problem(tmp_path: Path, text: str) -> RuleError:
         ("tools: [write_*]", "tools: ['wrіte_file']", 5, "rules.0.tools.0", "pattern"),
         ("tools: [write_*]", "tools: []", 5, "rules.0.tools", "at least 1"),
         ("roles: [operator]", "roles: [operater]", 4, "rules.0.roles.0", "did you mean 'operator'?"),
-        ("roles: [operator]", "roles: []", 4, "rules.0.roles", "at least 1"),
+        ("roles: [operator]", "roles: []", 3, "rules.0", "must name its `roles`"),
+        ("reason: Ours.", "when: argz.x == 1", 9, "rules.0.when", "unknown variable 'argz'"),
+        ("reason: Ours.", "when: tainted &&", 9, "rules.0.when", "syntax"),
         ("approvers: approver", "approvers: boss", 8, "rules.0.approvers", "unknown role 'boss'"),
         ("id: own-rule", "id: read-workspace", 3, "rules.0.id", "default.yaml"),
         ("id: own-rule", "id: default-deny", 3, "rules.0", "reserved"),
@@ -130,7 +133,7 @@ def test_rules_of_the_user_are_added_and_the_strictest_still_wins(tmp_path: Path
 """
     )
     engine = PolicyEngine(load_rules(rule_paths(tmp_path), TOOLS))
-    assert engine.decide(request("write_file", "write")).rule == "own-rule"
+    assert engine.decide(request("write_file", "write", facts=Facts(lasting=False))).rule == "own-rule"
     assert engine.decide(request("delete_files", "destructive")).rule == "destructive-needs-approval"
     assert engine.decide(request("read_file", "read")).rule == "read-workspace"
     assert engine.version != PolicyEngine(load_rules(rule_paths(None), TOOLS)).version

@@ -95,9 +95,27 @@ class GateActivities:
             "digest": opened.digest,
             "gate_pass": opened.gate_pass,
             "decision": decision.model_dump(mode="json"),
+            "request": self._asked(opened),
         }
         event_id = gate_id(opened.run.run_id, opened.call.id, opened.gate_pass)
         return AuditEvent(event_id, "gate.decided", opened.run.tenant, opened.run.run_id, SYSTEM_GATE, body)
+
+    def _asked(self, opened: CallOpened) -> JsonObject:
+        """What the gate was asked, as far as it may be kept: enough to ask another policy the same later.
+
+        `exact` is false when the arguments were cut or had secrets taken out: then a condition on them cannot be asked
+        again.
+        """
+        request = opened.request
+        kept = arguments_fields(self._redact, opened.call, opened.digest)
+        return {
+            "principal": request.principal.model_dump(mode="json"),
+            "automation": request.automation,
+            "effect": request.effect.value,
+            "arguments": kept.get("arguments"),
+            "exact": kept.get("arguments") == request.arguments,
+            "facts": None if request.facts is None else request.facts.model_dump(mode="json"),
+        }
 
 
 def _check_question(opened: CallOpened) -> None:

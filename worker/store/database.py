@@ -60,6 +60,13 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self._url.get_backend_name()
 
+    @property
+    def libpq_url(self) -> str | None:
+        """What a bare PostgreSQL connection is opened with, password included; None on SQLite."""
+        if self.sqlite_path is not None:
+            return None
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:
         """One write transaction: committed, durably, when the block ends; rolled back when it raises.

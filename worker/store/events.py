@@ -26,6 +26,9 @@ EVENT_TYPES: dict[str, str] = {
     "artifact.stored": "A file the run left was kept in the blob store.",
     "key.created": "An API key was issued.",
     "key.revoked": "An API key was withdrawn.",
+    "policy.proposed": "Somebody proposed another policy; `diff` says what it would change.",
+    "policy.applied": "Another policy came into force: by somebody's proposal, or from the files of the installation.",
+    "policy.rejected": "A proposed policy was turned down.",
     "access.denied": "An authenticated principal asked for something it may not do.",
 }
 """Type -> meaning. A type that is not here is refused."""

@@ -143,3 +143,41 @@ idempotency_key = sa.Table(
     sa.Index(None, "created_at"),
 )
 """Answers already given to requests that carried an Idempotency-Key."""
+
+policy_version = sa.Table(
+    "policy_version",
+    metadata,
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+)
+"""Every policy that was ever proposed or in force, whole: `version` is the SHA-256 of `body`."""
+
+policy_change = sa.Table(
+    "policy_change",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("proposal_id", sa.Text),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+)
+"""Which policy came into force when, numbered densely; the last row is the one in force."""
+
+policy_proposal = sa.Table(
+    "policy_proposal",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("base_seq", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("proposed_by", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("diff", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("closed_by", sa.Text),
+    sa.Column("closed_at", UtcTime),
+    sa.Index(None, "created_at", "id"),
+)
+"""What somebody wants to be the policy, and what became of it."""
