@@ -1,6 +1,7 @@
 """All text of one kind of source, kept in the forms in which values are looked up. Pure, incremental."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -10,8 +11,8 @@ from policies.words import compact, plain, spellings, stands_in, words
 MAX_CORPUS = 1 << 20
 """Characters kept of one kind of source. What is beyond cannot vouch for a value; never the other way round."""
 
-_GROUPED = re.compile(r"(?<!\w)\+?(?:[^\W_]*\d[^\W_]*|[(]\d+[)])(?:[ ./-]{1,2}(?:[^\W_]*\d[^\W_]*|[(]\d+[)]))+(?!\w)")
-_ACCOUNT = re.compile(r"(?=(?:.*\d){6})[^\W_]{8,}")
+_PIECE = re.compile(r"[^\W_]+|[^\w ./()+-]|_")
+LONGEST_ACCOUNT = 64
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Corpus:
             self.numbers |= numbers(text)
             self.days |= days(text)
             self.clocks |= clocks(text)
-            self.compacts.update(compact(match[0]) for match in _GROUPED.finditer(text))
+            self.compacts.update(_grouped(text))
 
     def has(self, value: str) -> bool:
         """Whether a value in plain form stands here as a whole token or phrase."""
@@ -58,7 +59,7 @@ class Corpus:
         if any(self.has(spelling) for spelling in spellings(value)):
             return True
         bare = compact(value)
-        return bool(_ACCOUNT.fullmatch(bare)) and (bare in self.compacts or (bare != value and self.has(bare)))
+        return _is_account(bare) and (bare in self.compacts or (bare != value and self.has(bare)))
 
     def has_moment(self, value: str) -> bool:
         """Whether a date, or a date with a time of day, stands here in any spelling."""
@@ -71,3 +72,20 @@ class Corpus:
 
 def _is_unspaced(value: str) -> bool:
     return not value.isascii() and len(words(value)) == 1
+
+
+def _grouped(text: str) -> Iterator[str]:
+    """Numbers written in groups, put together: `DE89 3704 0044`, `+49 (170) 123-4567`. Every group holds a digit."""
+    run: list[str] = []
+    for piece in (*_PIECE.findall(text), ""):
+        if any(c.isdigit() for c in piece):
+            run.append(piece)
+        else:
+            if len(run) > 1:
+                yield "".join(run)
+            run = []
+
+
+def _is_account(bare: str) -> bool:
+    """Letters and digits that people write in groups: at least 8, at least 6 of them digits."""
+    return 8 <= len(bare) <= LONGEST_ACCOUNT and sum(c.isdigit() for c in bare) >= 6

@@ -183,10 +183,12 @@ class Sources:
                 return self._content(text)
             case "handle" if len(text) < SHORT_HANDLE and is_plain(text):
                 return self._short_handle(text, name)
+            case "target" if len(text) < SHORT_HANDLE and text.isdigit():
+                return self._short_handle(text, name)
             case _:
-                if not isinstance(value, str) or not is_plain(value):
-                    return self._quantity(value, text) if not isinstance(value, str) else "unknown"
-                return self._token(text)
+                if isinstance(value, str) and not is_plain(value):
+                    return "unknown"
+                return self._token(text) if text else "unknown"
 
     def _token(self, text: str) -> Origin:
         """An address, an account, a long id: whole tokens only."""

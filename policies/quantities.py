@@ -48,6 +48,10 @@ _DAY_MONTH = re.compile(
 _MONTH_DAY = re.compile(
     rf"(?<!\w)({_MONTH})\b\.?\s*(\d{{1,2}})(?:st|nd|rd|th)?(?!\w)(?:,?\s*(\d{{4}}))?", re.IGNORECASE
 )
+_RANGE = r"\s*(?:-|–|to|until|till|through|and|&|bis|und|au|et|al|y|a)\s*(?:the\s+)?"
+_UNTIL = re.compile(rf"{_RANGE}(\d{{1,2}})(?:st|nd|rd|th)?(?!\w|[:.,]\d)", re.IGNORECASE)
+_SINCE = re.compile(rf"(?<!\w)(\d{{1,2}})(?:st|nd|rd|th|er|\.)?{_RANGE}$", re.IGNORECASE)
+"""The other end of `15th to 20th January`, `January 15-20`."""
 _TIME = re.compile(
     r"(?<![\w:.-])([01]?\d|2[0-4])(?:[:.h]([0-5]\d))?(?::[0-5]\d)?\s*([ap])?\.?(?:m\b\.?)?(?![\w:])", re.IGNORECASE
 )
@@ -108,8 +112,14 @@ def days(text: str) -> set[Day]:
             _add(found, year, int(match[1]), int(match[3]))
     for match in _DAY_MONTH.finditer(text):
         _add(found, int(match[3]) if match[3] else None, _MONTHS[match[2].lower()], int(match[1]))
+        since = _SINCE.search(text, max(0, match.start() - 20), match.start())
+        if since:
+            _add(found, int(match[3]) if match[3] else None, _MONTHS[match[2].lower()], int(since[1]))
     for match in _MONTH_DAY.finditer(text):
         _add(found, int(match[3]) if match[3] else None, _MONTHS[match[1].lower()], int(match[2]))
+        until = _UNTIL.match(text, match.end())
+        if until:
+            _add(found, int(match[3]) if match[3] else None, _MONTHS[match[1].lower()], int(until[1]))
     return found
 
 

@@ -21,6 +21,9 @@ from tools.contract import ArgumentRole, Effect, JsonObject, ToolCall, ToolSpec,
 MAX_VALUES = 500
 """Values of one call that are looked at; a call with more counts as unknown in every role."""
 
+MAX_TEXT = 200_000
+"""Characters of one text that are looked through; a longer one counts as unknown, and so do links that may be in it."""
+
 Leaf = tuple[str, str, str, JsonValue]
 """Path, role path (lists left out), last name, value."""
 
@@ -116,6 +119,9 @@ class Trail:
     def _content(self, path: str, value: JsonValue) -> list[ArgumentFact]:
         """Text by its words; what in it leads somewhere is a target. A bare date or number says nothing by itself."""
         text = value if isinstance(value, str) else str(value)
+        if len(text) > MAX_TEXT:
+            roles: tuple[ArgumentRole, ...] = ("content", "target")
+            return [ArgumentFact(path=path, role=role, origin="unknown") for role in roles]
         found = links(text)
         if not found and (number(value) is not None or moment(text) is not None or not words(plain(text))):
             return []

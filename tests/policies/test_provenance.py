@@ -1,6 +1,7 @@
 """Where a value comes from: whole tokens only, spelling forgiven, look-alikes never, no trust made out of nothing."""
 
 import json
+import time
 from typing import cast
 
 import pytest
@@ -291,3 +292,17 @@ def test_reading_any_text_ends(text: str) -> None:
     days(text)
     number(text)
     moment(text)
+
+
+@pytest.mark.parametrize(
+    "part", ["1", "a.", "@a.", "1 ", "+49 ", "1'", "1,", "(1) ", "1 jan ", "a1", "www.", "[.]", "é.", "Aa"]
+)
+def test_no_text_takes_long(part: str) -> None:
+    """Patterns must not go back and forth: this runs in workflow code."""
+    text = part * (50_000 // len(part))
+    seen = sources(text[:20_000], untrusted=text)
+    start = time.perf_counter()
+    links(text)
+    seen.origin("target", text[:200])
+    seen.origin("content", text)
+    assert time.perf_counter() - start < 1.0
