@@ -87,6 +87,8 @@ class Job:
     attempt: int = 1
     workspace: WorkspaceMount | None = None
     command: tuple[str, ...] = PROGRAM_COMMAND
+    egress: str | None = None
+    """The host's folder with this call's proxy socket (`egress.Way.folder`); never from a warm box."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Sandbox:
         facts = await self.facts()
         await self._slots.acquire()
         # The deadline on the label counts from here, not from when the call began to wait for its turn.
-        box = Box(image.id, facts.architecture, job.limits, _INIT, self._labels(job), job.workspace)
+        box = Box(image.id, facts.architecture, job.limits, _INIT, self._labels(job), job.workspace, job.egress)
         return await self._run_in(box, job, commit)
 
     def _labels(self, job: Job) -> dict[str, str]:
