@@ -1,3 +1,9 @@
 """Fixtures are modules; a fixture used by one folder only stays in that folder's conftest."""
 
-pytest_plugins = ["tests.fixtures.store", "tests.fixtures.sandbox", "tests.fixtures.temporal", "tests.fixtures.provider"]
+pytest_plugins = [
+    "tests.fixtures.store",
+    "tests.fixtures.sandbox",
+    "tests.fixtures.temporal",
+    "tests.fixtures.provider",
+    "tests.fixtures.egress",
+]
