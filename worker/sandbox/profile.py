@@ -6,7 +6,7 @@ enforce, so what can be read back is compared (`mismatches`), and the rest is pr
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import JsonValue
@@ -54,19 +54,20 @@ class WorkspaceMount:
 
     volume: str
     writable: bool
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(compare=False)
     """Of the volume: should it have vanished, the engine makes an empty one, which the reaper must know."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Everything that decides how one container is created."""
+    """Everything that decides how one container is created. Two that are equal but for their labels are of one kind:
+    a box started ahead for one will do for the other."""
 
     image_id: str
     architecture: str
     limits: Limits
-    command: tuple[str, ...]
-    labels: Mapping[str, str]
+    command: tuple[str, ...] = field(repr=False)
+    labels: Mapping[str, str] = field(compare=False)
     workspace: WorkspaceMount | None = None
     egress: str | None = None
     """The host's folder with this call's proxy socket, mounted read-only at EGRESS. None: no way out at all."""
