@@ -30,7 +30,8 @@ SOCKET: Final = "proxy"
 _RELAY: Final = Path(__file__).with_name("relay.py").read_text()
 _RELAY_AT: Final = "http://127.0.0.1:3128"
 _OWNER: Final = "owner"
-_BACKLOG: Final = 32
+# As many connections are accepted at a time, before the proxy can turn any away.
+_BACKLOG: Final = 16
 
 
 @dataclass(frozen=True)
