@@ -164,8 +164,8 @@ async def desk(
 
 WRITTEN = (
     "s", "json.dumps(s)", "json.dumps(json.dumps({'k': s}))", "base64.b64encode(s.encode()).decode()",
-    "s.encode().hex()", "base64.urlsafe_b64encode(b'user:' + s.encode()).decode()", "urllib.parse.quote(s, safe='')", "repr([s])",
-    "'x' * 20_000 + s",
+    "s.encode().hex()", "base64.urlsafe_b64encode(b'user:' + s.encode()).decode()", "repr([s])",
+    "urllib.parse.quote(s, safe='')", "'x' * 20_000 + s",
 )  # fmt: skip
 
 
