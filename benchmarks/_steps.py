@@ -44,13 +44,13 @@ class NullBox(Sandbox):
         # Nothing of an engine is needed, so nothing of Sandbox is set up.
         self._stdout = stdout
 
-    async def run(self, job: Job, *, commit: Callable[[], Awaitable[None]] | None = None) -> Ran:  # noqa: ARG002
+    async def run(self, job: Job, *, commit: Callable[[str], Awaitable[None]] | None = None) -> Ran:  # noqa: ARG002
         """The answer at once, after the claim on the effect ledger."""
         if commit is not None:
-            await commit()
+            await commit("none")
         return Ran(ending=Ending.SUCCEEDED, exit_code=0, stdout=self._stdout, stderr=b"", duration_ms=0)
 
-    async def fence(self, key: str) -> int:  # noqa: ARG002
+    async def fence(self, key: str, box: str | None = None) -> int:  # noqa: ARG002
         """Nothing runs."""
         return 0
 

@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.fixtures.sandbox",
     "tests.fixtures.temporal",
     "tests.fixtures.provider",
+    "tests.fixtures.egress",
 ]

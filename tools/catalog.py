@@ -15,7 +15,20 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import Field, JsonValue, ValidationError
 
-from tools.contract import NAME_PATTERN, ArgumentRole, Effect, JsonObject, Limits, Repeat, Strict, ToolSpec, Trust
+from tools.contract import (
+    NAME_PATTERN,
+    ArgumentRole,
+    Effect,
+    EgressCredential,
+    EgressLimits,
+    JsonObject,
+    Limits,
+    Repeat,
+    Strict,
+    ToolSpec,
+    Trust,
+)
+from tools.egress import HOST_PATTERN, HostRule, rules
 from tools.errors import ToolError
 from tools.schemas import SchemaError as UnusableSchema
 from tools.schemas import compiled
@@ -34,8 +47,7 @@ BUILT_IN_NAMES: Final = (
 
 MAX_MANIFEST_BYTES: Final = 64 << 10
 MAX_PROGRAM_BYTES: Final = 256 << 10
-
-_HOST = r"^(\*|(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(:[0-9]{1,5})?)$"
+_PROXY_HEADERS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
 
 
 class ToolManifest(Strict):
@@ -48,7 +60,10 @@ class ToolManifest(Strict):
     effect: Effect
     repeat: Repeat = Repeat.SAFE
     workspace: Literal["none", "read", "write"] = "read"
-    egress: tuple[Annotated[str, Field(pattern=_HOST)], ...] = ()
+    egress: tuple[Annotated[str, Field(pattern=HOST_PATTERN)], ...] = ()
+    egress_credentials: tuple[EgressCredential, ...] = ()
+    egress_limits: EgressLimits = EgressLimits()
+    secrets: tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...] = ()
     image: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")] = "base"
     limits: Limits = Limits()
     results: Trust = "untrusted"
@@ -98,6 +113,7 @@ def load_tool(folder: Path) -> LoadedTool:
     _check_parameters(file, manifest.parameters)
     _check_usable(file, manifest.parameters)
     _check_roles(file, manifest)
+    _check_egress(file, manifest)
     program = _program(folder / "run.py")
     digest = hashlib.sha256(program).hexdigest()
     return LoadedTool(ToolSpec(**dict(manifest), program_sha256=digest), program, folder)
@@ -138,6 +154,25 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _check_egress(file: Path, manifest: ToolManifest) -> None:
+    if manifest.secrets and manifest.workspace == "write":
+        # Outputs are scrubbed of a call's secrets; files it leaves are not looked into.
+        raise ToolError(
+            file, "secrets", "a tool that holds secrets may not write to the workspace",
+            "Set `workspace: read` or `none`, or use `egress_credentials`.",
+        )  # fmt: skip
+    open_ = rules(manifest.egress)
+    for number, credential in enumerate(manifest.egress_credentials):
+        field = f"egress_credentials.{number}"
+        where = HostRule.parse(credential.host)
+        if not any(rule.allows(where.name, where.port) for rule in open_):
+            raise ToolError(file, f"{field}.host", f"{credential.host} is not in egress", "Name the host there too.")
+        if credential.header.lower() in _PROXY_HEADERS:
+            raise ToolError(
+                file, f"{field}.header", f"{credential.header} belongs to the proxy", "Choose another header."
+            )
 
 
 def _check_parameters(file: Path, parameters: JsonObject) -> None:

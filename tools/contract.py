@@ -1,7 +1,7 @@
 """The vocabulary of a tool call: what a tool is, what a call asks, what came of it.
 
-Runs everywhere (workflow, workers, API); imports nothing of ours and does no I/O. Models here cross the Temporal
-payload converter, so their fields are durable contracts: add optional fields with defaults, never reshape.
+Runs everywhere (workflow, workers, API); imports nothing of ours but text rules (`egress`) and does no I/O. Models here
+cross the Temporal payload converter, so their fields are durable contracts: add optional fields, never reshape.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from tools.egress import NAMED_HOST_PATTERN
 
 # A JSON object, as tool arguments and results are.
 JsonObject = dict[str, JsonValue]
@@ -106,6 +108,28 @@ class Limits(Strict):
     tmp_mb: Annotated[int, Field(ge=1, le=1024)] = 64
 
 
+class EgressLimits(Strict):
+    """What one call may do through the egress proxy, over all its hosts."""
+
+    requests: Annotated[int, Field(ge=1, le=10_000)] = 100
+    sent_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 8 << 20
+    received_bytes: Annotated[int, Field(ge=0, le=4 << 30)] = 64 << 20
+
+
+class EgressCredential(Strict):
+    """A header that the egress proxy adds to requests for one host; the container never sees its value.
+
+    The program asks the proxy for `http://<host>:443/...`; the proxy adds the header and speaks TLS with the host.
+    """
+
+    host: Annotated[str, Field(pattern=NAMED_HOST_PATTERN)]
+    """One exact host of `egress`; `host:80` sends the secret without TLS."""
+    secret: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Name of a secret, resolved on the sandbox worker."""
+    header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")] = "Authorization"
+    prefix: Annotated[str, Field(pattern=r"^[ -~]{0,32}$")] = "Bearer "
+
+
 class ToolSpec(Wire):
     """A tool as resolved for a run: manifest plus the digest of its program. Carried by value in the workflow input."""
 
@@ -120,7 +144,11 @@ class ToolSpec(Wire):
     workspace: Literal["none", "read", "write"] = "read"
     """How the run's workspace is mounted at /workspace."""
     egress: tuple[str, ...] = ()
-    """Hosts the tool declares to need. Egress is closed: a tool that declares hosts is refused when it runs."""
+    """Hosts the tool may reach, through the egress proxy only; see `tools.egress` for how they are written."""
+    egress_credentials: tuple[EgressCredential, ...] = ()
+    egress_limits: EgressLimits = EgressLimits()
+    secrets: tuple[str, ...] = ()
+    """Names of secrets the program finds as files `/work/secrets/<name>`, resolved on the sandbox worker."""
     image: str = "base"
     """Name of a sandbox image known to the sandbox worker."""
     limits: Limits = Limits()

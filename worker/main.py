@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import structlog
 from temporalio.client import Client
@@ -27,6 +27,9 @@ from worker import telemetry, temporal
 from worker.settings import Settings
 from worker.store.signing import public_keys
 from workflows.contracts import QUEUE_MODELS, QUEUE_RUNS, QUEUE_SANDBOX
+
+if TYPE_CHECKING:
+    from worker.sandbox.secrets import Secrets
 
 Queue = Literal["runs", "models", "sandbox"]
 
@@ -160,8 +163,11 @@ async def _models(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
 
 @asynccontextmanager
 async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
+    from worker.activities.means import Means  # noqa: PLC0415
     from worker.activities.sandbox import SandboxActivities  # noqa: PLC0415
+    from worker.sandbox.egress import Egress  # noqa: PLC0415
     from worker.sandbox.engine import Engine, SandboxUnavailable, installation_id  # noqa: PLC0415
+    from worker.sandbox.pool import PoolSettings  # noqa: PLC0415
     from worker.sandbox.proven import ProvenSandbox  # noqa: PLC0415
     from worker.sandbox.reaper import Reaper  # noqa: PLC0415
     from worker.sandbox.workspace import Workspaces  # noqa: PLC0415
@@ -173,7 +179,7 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
 
     data, blobs, db = settings.data.resolve(), Blobs(settings.blobs), Database(settings.sql_url)
     async with Engine(settings.docker_host) as engine:
-        sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data))
+        sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings())
         runs = Runs(db)
 
         async def closed(run_id: str) -> bool:
@@ -190,7 +196,10 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
                 log.error("no sandbox", problem=error.problem, remedy=error.remedy)  # noqa: TRY400  (it says it all)
             audit = AuditLog(db)
             workspaces = Workspaces(sandbox, blobs)
-            activities = SandboxActivities(sandbox, Ledger(db, audit), blobs, workspaces, audit)
+            egress = Egress(data / "egress")
+            await asyncio.to_thread(egress.sweep)
+            means = Means(egress, _secrets(settings), audit, opened=settings.egress_hosts)
+            activities = SandboxActivities(sandbox, Ledger(db, audit), blobs, workspaces, audit, means=means)
             yield Worker(
                 client,
                 task_queue=QUEUE_SANDBOX,
@@ -204,6 +213,30 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             reaping.cancel()
             await sandbox.close()
             await db.close()
+
+
+def _secrets(settings: Settings) -> "Secrets":
+    """The sources of tools' secrets that are configured, the nearest first."""
+    from worker.sandbox.scrubbing import Scrubber  # noqa: PLC0415
+    from worker.sandbox.secrets import (  # noqa: PLC0415
+        EnvironmentSecrets,
+        FolderSecrets,
+        Secrets,
+        Source,
+        VaultSecrets,
+    )
+
+    sources: list[Source] = [EnvironmentSecrets(os.environ)]
+    if settings.secrets_dir:
+        sources.append(FolderSecrets(settings.secrets_dir))
+    if settings.vault_url:
+        given, file = settings.vault_token, settings.vault_token_file
+
+        def token() -> str:
+            return file.read_text().strip() if file else given.get_secret_value() if given else ""
+
+        sources.append(VaultSecrets(settings.vault_url, token, mount=settings.vault_mount, path=settings.vault_path))
+    return Secrets(sources, Scrubber())
 
 
 def main() -> None:

@@ -4,9 +4,10 @@ Nothing below a composition root (`worker/main.py`, `api/app.py`, `api/cli.py`) 
 """
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -30,6 +31,18 @@ class Settings(BaseSettings):
     """Largest file the API takes."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
+    secrets_dir: Path | None = None
+    """Folder with one file a secret, for tools. Before it counts `GATEHOUSE_SECRET_<NAME>`, after it Vault."""
+    vault_url: str | None = None
+    """HashiCorp Vault with secrets of tools in a key-value engine of version 2."""
+    vault_token: SecretStr | None = None
+    vault_token_file: Path | None = None
+    """Read at each request; an agent may renew it."""
+    vault_mount: str = "secret"
+    vault_path: str = "gatehouse"
+    """Secret `x` is the field `value` of `<vault_mount>/<vault_path>/x`."""
     practice_model_url: str | None = None
     """Base URL of the practice model (no intelligence, fixed rules). Models `practice:*` exist only when it is set."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
@@ -45,6 +58,11 @@ class Settings(BaseSettings):
     policy_tenant: str = "default"
     """The policy is one for all tenants: only principals of this one may see it whole, propose and apply."""
     log_level: str = "INFO"
+
+    @field_validator("egress_hosts", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
 
     @property
     def sql_url(self) -> str:

@@ -22,7 +22,8 @@ SEARCH_ATTRIBUTES = {
     names.SA_DEADLINE: "Datetime",
 }
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_")
-ENGINE_VARIABLES = ("DOCKER_", "GATEHOUSE_DOCKER_")
+# What only the sandbox worker needs: the engine, and the secrets of tools.
+SANDBOX_VARIABLES = ("DOCKER_", "GATEHOUSE_DOCKER_", "GATEHOUSE_SECRET", "GATEHOUSE_VAULT_", "VAULT_")
 PRACTICE_PORT = 8095
 QUEUES = ("runs", "models", "sandbox")
 
@@ -121,7 +122,7 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
 
     # The server asks who runs it, and ends where neither a password file nor the environment can say.
     known = {"USER": str(os.getuid()), "HOME": str(settings.data.resolve()), **env}
-    known = without(known, *PROVIDER_VARIABLES, *ENGINE_VARIABLES)
+    known = without(known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES)
     return Child("temporal", argv, known, logs / "temporal.log", serves)
 
 
@@ -130,14 +131,14 @@ def _practice_model(port: int, logs: Path, env: Mapping[str, str]) -> Child:
         return await listens("127.0.0.1", port)
 
     argv = [sys.executable, "-m", "worker.practice_model", "--port", str(port)]
-    env = without(env, *PROVIDER_VARIABLES, *ENGINE_VARIABLES)
+    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES)
     return Child("practice-model", argv, env, logs / "practice-model.log", serves)
 
 
 def _worker(queue: str, logs: Path, env: Mapping[str, str]) -> Child:
     prefixes = () if queue == "models" else PROVIDER_VARIABLES
     if queue != "sandbox":
-        prefixes += ENGINE_VARIABLES
+        prefixes += SANDBOX_VARIABLES
     argv = [sys.executable, "-m", "worker.main", "--queue", queue]
     child = Child(f"worker-{queue}", argv, without(env, *prefixes), logs / f"worker-{queue}.log")
 
@@ -154,7 +155,7 @@ def _api(host: str, port: int, logs: Path, env: Mapping[str, str]) -> Child:
         return (await answers(host, port, "/api/v1/ready"))[0] == 200
 
     argv = [sys.executable, "-m", "api.app"]
-    return Child("api", argv, without(env, *PROVIDER_VARIABLES, *ENGINE_VARIABLES), logs / "api.log", serves)
+    return Child("api", argv, without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES), logs / "api.log", serves)
 
 
 def process_environment() -> dict[str, str]:

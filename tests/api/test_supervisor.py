@@ -127,15 +127,27 @@ def test_a_taken_port_is_stepped_over_unless_asked_for() -> None:
 def test_the_plan_gives_each_process_only_its_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GATEHOUSE_API_PORT", "GATEHOUSE_TEMPORAL_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    environment = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "DOCKER_HOST": "unix:///x", "PATH": "/bin"}
+    environment = {
+        "OPENAI_API_KEY": "k",
+        "ANTHROPIC_API_KEY": "k",
+        "DOCKER_HOST": "unix:///x",
+        "PATH": "/bin",
+        "GATEHOUSE_SECRET_X": "s",
+        "GATEHOUSE_VAULT_TOKEN": "t",
+    }
     layout = plan(Settings(data=tmp_path), environment, practice_model=True)
-    holds = {c.name: {n for n in c.env if n.startswith(("OPENAI", "ANTHROPIC", "DOCKER"))} for c in layout.children}
+    holds = {
+        c.name: {
+            n for n in c.env if n.startswith(("OPENAI", "ANTHROPIC", "DOCKER", "GATEHOUSE_SECRET", "GATEHOUSE_VAULT"))
+        }
+        for c in layout.children
+    }
     assert holds == {
         "temporal": set(),
         "practice-model": set(),
         "worker-runs": set(),
         "worker-models": {"OPENAI_API_KEY", "ANTHROPIC_API_KEY"},
-        "worker-sandbox": {"DOCKER_HOST"},
+        "worker-sandbox": {"DOCKER_HOST", "GATEHOUSE_SECRET_X", "GATEHOUSE_VAULT_TOKEN"},
         "api": set(),
     }
     assert all(c.env["GATEHOUSE_DATA"] == str(tmp_path) for c in layout.children)

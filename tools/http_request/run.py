@@ -28,6 +28,8 @@ def main():
         response = error
     except OSError as error:
         sys.exit(f"http_request: {error}")
+    if "X-Egress-Refused" in response.headers:
+        sys.exit(f"http_request: {response.read(2000).decode('utf-8', 'replace').strip()}")
     raw = response.read(MAX_BODY + 1)
     answer = {"status": response.status, "headers": dict(response.headers.items())}
     print(json.dumps({**answer, "body": raw[:MAX_BODY].decode("utf-8", "replace"), "truncated": len(raw) > MAX_BODY}))

@@ -23,6 +23,7 @@ from tools.contract import (
     arguments_digest,
     canonical_json,
 )
+from worker.activities.means import Means, NotGiven, nothing
 from worker.activities.outcomes import capped, told
 from worker.sandbox.container import BoxLost, Job, Ran, Sandbox, UnknownImage
 from worker.sandbox.engine import SandboxUnavailable
@@ -62,13 +63,16 @@ class SandboxActivities:
         workspaces: Workspaces,
         audit: AuditLog,
         *,
+        means: Means | None = None,
         redact: Callable[[str], str] = redact_secrets,
     ) -> None:
+        """Without `means`, tools that need egress or secrets are refused."""
         self._sandbox = sandbox
         self._ledger = ledger
         self._blobs = blobs
         self._workspaces = workspaces
         self._audit = audit
+        self._means = means
         self._redact = redact
 
     def all(self) -> list[Callable[..., object]]:
@@ -82,6 +86,8 @@ class SandboxActivities:
         """See the port."""
         async with _heartbeats(), _faults():
             await self._workspaces.open(opened.run.run_id, opened.files)
+            # While the model thinks about its first step, the box for it is started.
+            await self._sandbox.expect(await self._workspaces.mount(opened.run.run_id, writable=False))
 
     @activity.defn(name="workspace.close")
     async def close_workspace(self, run: RunRef) -> tuple[ArtifactRef, ...]:
@@ -122,7 +128,7 @@ class SandboxActivities:
             return known.result
         if known is None and attempt == 1 and run.generation == 1:
             return None
-        await self._sandbox.fence(run.key)
+        await self._sandbox.fence(run.key, known.owner.partition(" ")[2] if known is not None else None)
         if known is not None and known.generation >= run.generation:
             # It may have ended between the question and the fence.
             known = await self._ledger.get(run.key)
@@ -131,10 +137,10 @@ class SandboxActivities:
             _refuse_repeat(run)
         return None
 
-    async def claim(self, run: ToolRun, attempt: int) -> None:
-        """Take the key; raises _Settled, or outcome_unknown, when somebody else has it and it may not be repeated."""
+    async def claim(self, run: ToolRun, attempt: int, box: str) -> None:
+        """Take the key for this box; raises _Settled, or outcome_unknown when it is taken and may not be repeated."""
         claim = await self._ledger.claim(
-            run.key, generation=run.generation, tool=run.tool.name, attempt=attempt, owner=this_process()
+            run.key, generation=run.generation, tool=run.tool.name, attempt=attempt, owner=f"{this_process()} {box}"
         )
         if claim.result is not None:
             raise _Settled(claim.result)
@@ -166,12 +172,17 @@ class SandboxActivities:
         if (result := await self.earlier(run, attempt)) is not None:
             return result
 
-        async def commit() -> None:
-            await self.claim(run, attempt)
+        async def commit(box: str) -> None:
+            await self.claim(run, attempt, box)
             committed()
 
         try:
-            ran = await self._sandbox.run(await self.job(run, attempt), commit=commit)
+            job = await self.job(run, attempt)
+            async with self._means.given(run, job, attempt) if self._means else nothing(run, job) as given:
+                ran = given.cleaned(await self._sandbox.run(given.job, commit=commit))
+                return await _even_if_cancelled(self._settle(run, ran, given.told()))
+        except NotGiven as error:
+            raise _refused(str(error)) from error
         except _Settled as settled:
             return settled.result
         except UnknownImage as error:
@@ -179,13 +190,12 @@ class SandboxActivities:
         except BoxLost as error:
             _refuse_repeat(run)
             raise ApplicationError(f"the box was lost: {error}", type="worker_lost") from error
-        return await _even_if_cancelled(self._settle(run, ran))
 
-    async def _settle(self, run: ToolRun, ran: Ran) -> ToolResult:
+    async def _settle(self, run: ToolRun, ran: Ran, more: JsonObject) -> ToolResult:
         for attempt in range(_SETTLE_TRIES):
             try:
                 result = await self._result(run, ran)
-                return await self._ledger.settle(run.key, result, _call_outcome(run, ran, result))
+                return await self._ledger.settle(run.key, result, _call_outcome(run, ran, result, more))
             except StoreUnavailable:
                 if attempt == _SETTLE_TRIES - 1:
                     raise
@@ -264,13 +274,11 @@ def _refused(why: str) -> ApplicationError:
 
 
 def _refuse_unsound(run: ToolRun) -> None:
-    """What the gate allowed must be what runs, and nothing runs that needs a way out."""
+    """What the gate allowed must be what runs."""
     if run.call.tool != run.tool.name:
         raise _refused(f"the call is for {run.call.tool}, the tool is {run.tool.name}")
     if arguments_digest(run.call.tool, run.call.arguments) != run.digest:
         raise _refused("the arguments are not the ones the gate allowed")
-    if run.tool.egress:
-        raise _refused(f"{run.tool.name} needs egress to {', '.join(run.tool.egress)}, and egress is closed")
 
 
 def _refuse_repeat(run: ToolRun) -> None:
@@ -312,7 +320,7 @@ async def _heartbeats() -> AsyncGenerator[None]:
         task.cancel()
 
 
-def _call_outcome(run: ToolRun, ran: Ran, result: ToolResult) -> AuditEvent:
+def _call_outcome(run: ToolRun, ran: Ran, result: ToolResult, given: JsonObject) -> AuditEvent:
     body = outcome_body(call_id=run.call.id, tool=run.tool.name, key=run.key, result=result)
     more: JsonObject = {
         "tool_version": run.tool.version,
@@ -322,6 +330,7 @@ def _call_outcome(run: ToolRun, ran: Ran, result: ToolResult) -> AuditEvent:
         "generation": run.generation,
         "cpu_ms": ran.cpu_ms,
         "peak_memory_bytes": ran.peak_memory_bytes,
+        **given,
     }
     return AuditEvent(
         event_id=outcome_id(run.run.run_id, run.call.id), type="call.outcome", tenant=run.run.tenant,

@@ -4,8 +4,8 @@ The other end is hostile in principle: a length is bounded before it is believed
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from worker.sandbox.engine import Engine
@@ -33,7 +33,7 @@ class ChannelClosed(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Header:
-    """First part of a job: its limits and its command line."""
+    """First parts of a job: its limits, variables, command line and secrets. No string may contain a NUL."""
 
     timeout_s: float
     output_bytes: int
@@ -41,14 +41,17 @@ class Header:
     workspace_growth_bytes: int
     workspace_entries: int
     command: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
 
     def encode(self) -> bytes:
         """As the supervisor reads it."""
         numbers = (
             int(self.timeout_s * 1000), self.output_bytes, self.workspace_bytes, self.workspace_growth_bytes,
-            self.workspace_entries,
+            self.workspace_entries, len(self.secrets), len(self.variables),
         )  # fmt: skip
-        return "\0".join([*map(str, numbers), *self.command]).encode()
+        variables = (f"{name}={value}" for name, value in self.variables.items())
+        return "\0".join([*map(str, numbers), *self.secrets, *variables, *self.command]).encode()
 
 
 class Channel:
@@ -71,7 +74,7 @@ class Channel:
     async def send(self, header: Header, program: bytes, stdin: bytes) -> None:
         """Hand the job over. Raises ChannelClosed."""
         try:
-            for part in (header.encode(), program, stdin):
+            for part in (header.encode(), *header.secrets.values(), program, stdin):
                 self._writer.write(len(part).to_bytes(4, "big"))
                 self._writer.write(part)
             await self._writer.drain()
@@ -125,6 +128,11 @@ class Channel:
 
     def _tail(self) -> str:
         return self._complaint.decode(errors="replace").strip()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the engine closed the connection and everything that came before was read."""
+        return self._reader.at_eof() or self._writer.is_closing()
 
     @property
     def complaint(self) -> str:

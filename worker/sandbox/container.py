@@ -1,4 +1,4 @@
-"""One fresh container per call: create, attach, start, verify, hand over the job, read its end, remove.
+"""One fresh container per call, started ahead or now: hand over the job, read its end, see the container gone.
 
 Runs on the sandbox worker. The supervisor inside (`supervisor.py`) enforces the limits; the worker trusts none of it
 and keeps its own deadline and its own byte count. Whatever happens, the container is removed.
@@ -6,35 +6,36 @@ and keeps its own deadline and its own byte count. Whatever happens, the contain
 
 import asyncio
 import hashlib
-import secrets
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from tools.contract import JsonObject, Limits
 from worker.sandbox import engine as names
-from worker.sandbox.channel import READY, REPORT, STDERR, STDOUT, Channel, ChannelClosed, Header
-from worker.sandbox.docker_api import DockerApi
+from worker.sandbox.channel import REPORT, STDERR, STDOUT, ChannelClosed, Header
 from worker.sandbox.engine import Engine, EngineFacts, NotFound, SandboxUnavailable
+from worker.sandbox.forecast import Forecast
 from worker.sandbox.images import ImageRecord, command, recorded
+from worker.sandbox.pool import Pool, PoolSettings
 from worker.sandbox.process import this_process
 from worker.sandbox.profile import Box, WorkspaceMount
+from worker.sandbox.standing import Standing
 
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py").read_text()
 # -I: nothing of the environment or the working directory; -S: no site packages, 4 ms less.
 _INIT: Final = ("python3", "-I", "-S", "-c", _SUPERVISOR)
 PROGRAM_COMMAND: Final = ("python3", "-I", "-B", "/work/run.py")
 
-START_TIMEOUT_S: Final = 30.0
+# How long a box waits for its job before it ends by itself, beyond its time in the pool.
+_WAIT_FOR_JOB_S: Final = 60
+_LONGEST_JOB_S: Final = 900
 # How much longer than the supervisor the worker waits before it decides by itself.
 GRACE_S: Final = 2.0
-# How often a box with a job is checked to be alive, and how long a dead one's last frames may take to arrive.
-WATCH_S: Final = 2.0
-LAST_FRAMES_S: Final = 0.5
 # How long a call that went wrong waits for its container to be gone before it says so.
 REMOVAL_WAIT_S: Final = 5.0
 # How long after its time-out a container may still exist before the reaper takes it: start-up, end, removal.
@@ -90,6 +91,12 @@ class Job:
     attempt: int = 1
     workspace: WorkspaceMount | None = None
     command: tuple[str, ...] = PROGRAM_COMMAND
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Added to the box's environment."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
+    """Written to `/work/secrets/<name>`, in memory, before the program starts."""
+    egress: str | None = None
+    """The host's folder with this call's proxy socket (`egress.Way.folder`); never from a warm box."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,15 @@ class Ran:
     stdout: bytes
     stderr: bytes
     duration_ms: int
-    cpu_ms: int = 0
+    cpu_ms: float = 0
+    """Processor time of everything that ran in the box, waited for or not."""
     peak_memory_bytes: int = 0
+    """Of the whole box, its supervisor and its tmpfs pages included."""
+    stdout_bytes: int = 0
+    """What the program wrote, as far as it was read: more than `stdout` when a limit cut it."""
+    stderr_bytes: int = 0
+    pooled: bool = False
+    """Whether the box had been started ahead."""
 
 
 def key_hash(key: str) -> str:
@@ -117,14 +131,22 @@ class Sandbox:
     `owner` is the installation's id: only containers that carry it are ever touched.
     """
 
-    def __init__(self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16) -> None:
+    def __init__(
+        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None
+    ) -> None:
+        """Without `pool` every call starts its own box."""
         self.engine = engine
         self.owner = owner
         self._data = data
         self._facts: EngineFacts | None = None
         self._images: Mapping[str, ImageRecord] = {}
         self._slots = asyncio.Semaphore(max_boxes)
-        self._removals: set[asyncio.Task[None]] = set()
+        # More at once only delay each other, past the time a start may take.
+        self._starts = asyncio.Semaphore(max(2, 2 * (os.cpu_count() or 2)))
+        self._removals: set[asyncio.Future[object]] = set()
+        self._forecast = Forecast()
+        settings = pool or PoolSettings(total=0)
+        self.pool = Pool(lambda kind: Standing(engine, self.labelled(kind)), settings, self._later)
 
     async def facts(self) -> EngineFacts:
         """The engine's, asked once. Raises SandboxUnavailable when it cannot hold a box at all."""
@@ -146,107 +168,104 @@ class Sandbox:
         except KeyError as error:
             raise UnknownImage(name) from error
 
-    async def run(self, job: Job, *, commit: Callable[[], Awaitable[None]] | None = None) -> Ran:
-        """Run one job in a fresh container and wait for its end.
+    async def run(self, job: Job, *, commit: Callable[[str], Awaitable[None]] | None = None) -> Ran:
+        """Run one job in a box of its own and wait for its end.
 
-        `commit` is awaited when the verified box stands and waits for the job: the last moment at which nothing has
-        happened yet; what it raises ends the call. Raises SandboxUnavailable (nothing ran), BoxLost (nobody knows),
-        UnknownImage. When cancelled, kills the container before CancelledError goes on.
+        `commit` is awaited, with the container's name, when the verified box stands and waits for the job: the last
+        moment at which nothing has happened yet; what it raises ends the call. Raises SandboxUnavailable (nothing ran),
+        BoxLost (nobody knows), UnknownImage. When cancelled, kills the container before CancelledError goes on.
         """
-        image = await self.image(job.image)
-        facts = await self.facts()
+        kind = await self.kind(job)
         await self._slots.acquire()
+        standing = self.pool.take(kind)
+        pooled = standing is not None
         # The deadline on the label counts from here, not from when the call began to wait for its turn.
-        box = Box(image.id, facts.architecture, job.limits, _INIT, self._labels(job), job.workspace)
-        return await self._run_in(box, job, commit)
-
-    def _labels(self, job: Job) -> dict[str, str]:
-        return {
-            names.LABEL_OWNER: self.owner,
-            names.LABEL_KIND: "call",
-            names.LABEL_RUN: job.run_id,
-            names.LABEL_CALL: key_hash(job.key),
-            names.LABEL_ATTEMPT: str(job.attempt),
-            names.LABEL_DEADLINE: str(int(time.time() + job.limits.timeout_s + REAP_AFTER_S)),
-            names.LABEL_PROCESS: this_process(),
-        }
-
-    async def _run_in(self, box: Box, job: Job, commit: Callable[[], Awaitable[None]] | None) -> Ran:
-        # The name is ours, so that a container can be removed whose create request was cancelled or never answered.
-        name = f"gatehouse-call-{secrets.token_hex(12)}"
-        body = box.body()
-        requests: list[asyncio.Future[object]] = []
-        channel: Channel | None = None
-
-        async def ask(work: Callable[[DockerApi], object]) -> None:
-            # A request that was sent goes on when its caller is cancelled: the removal has to wait for its end.
-            requests.append(asyncio.ensure_future(self.engine.call(work)))
-            await asyncio.shield(requests[-1])
-
+        standing = standing or Standing(self.engine, replace(kind, labels=self._call_labels(job)))
         try:
-            await ask(lambda api: api.create_container_from_config(body, name))
-            channel = await Channel.open(self.engine, name)
-            frames = channel.frames()
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await ask(lambda api: api.start(name))
-                await self._verify(box, name)
-                kind, _ = await anext(frames, (b"", b""))
-            if kind != READY:
-                raise SandboxUnavailable("the box did not come up", channel.complaint or "see the engine's log")  # noqa: TRY301
+            if not pooled:
+                async with self._starts:
+                    await standing.start()
             if commit is not None:
-                await commit()
-            watch = asyncio.create_task(self._watch(name, channel))
+                await commit(standing.name)
+            watch = asyncio.create_task(standing.watch())
             try:
-                ran = await self._converse(job, channel, frames, name)
+                ran = await self._converse(job, standing)
             finally:
                 watch.cancel()
         except BaseException as error:
             # Goes on in the background when it takes longer, as it does when the engine is away.
-            await asyncio.wait({self._let_go(name, channel, requests)}, timeout=REMOVAL_WAIT_S)
+            await asyncio.wait({self._let_go(standing)}, timeout=REMOVAL_WAIT_S)
             if isinstance(error, NotFound):
                 self._images = {}  # perhaps another set-up replaced it
                 problem = f"the engine does not know the image or volume: {error}"
                 raise SandboxUnavailable(problem, f"run `{command(self._data)}`") from error
-            if isinstance(error, TimeoutError):
-                raise SandboxUnavailable(
-                    f"no box within {START_TIMEOUT_S:.0f} s", "the engine is overloaded"
-                ) from error
             raise
         # The program is dead and its box about to vanish: the result need not wait for that.
-        self._let_go(name, channel, requests)
-        return ran
+        self._let_go(standing)
+        # A box with a way out is made for one call, whose identity its proxy's socket is.
+        if kind.egress is None and (following := self._forecast.used(job.run_id, kind)) is not None:
+            self.pool.want(following)
+        return replace(ran, pooled=pooled)
 
-    def _let_go(
-        self, name: str, channel: Channel | None, requests: list[asyncio.Future[object]]
-    ) -> "asyncio.Task[None]":
-        """Drop the connection and see the container gone, in the background; then the slot is free."""
-        if channel is not None:
-            channel.close()
+    async def kind(self, job: Job) -> Box:
+        """The box that this job needs, without labels. Raises SandboxUnavailable, UnknownImage."""
+        image = await self.image(job.image)
+        facts = await self.facts()
+        # What the supervisor is told with the job does not tell boxes apart.
+        limits = job.limits.model_copy(update={"timeout_s": _LONGEST_JOB_S, "output_bytes": 1024})
+        wait_s = self.pool.settings.max_age_s + _WAIT_FOR_JOB_S
+        init = (*_INIT, str(wait_s), *(("python",) if job.command == PROGRAM_COMMAND else ()))
+        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress)
+
+    async def expect(self, workspace: WorkspaceMount) -> None:
+        """A run with this workspace begins: start a box ahead for what its first call will probably need."""
+        if (first := self._forecast.first(workspace)) is not None:
+            self.pool.want(first)
+
+    def labelled(self, kind: Box) -> Box:
+        """With the labels of a box that waits; whose call it will serve is recorded when it is handed out."""
+        run = _run_of(kind)
+        labels = {names.LABEL_RUN: run} if run else {}
+        return replace(kind, labels={**self._labels(self.pool.settings.max_age_s + _LONGEST_JOB_S), **labels})
+
+    def _call_labels(self, job: Job) -> dict[str, str]:
+        return {
+            **self._labels(job.limits.timeout_s),
+            names.LABEL_RUN: job.run_id,
+            names.LABEL_CALL: key_hash(job.key),
+            names.LABEL_ATTEMPT: str(job.attempt),
+        }
+
+    def _labels(self, lives_s: float) -> dict[str, str]:
+        return {
+            names.LABEL_OWNER: self.owner,
+            names.LABEL_KIND: "call",
+            names.LABEL_DEADLINE: str(int(time.time() + lives_s + REAP_AFTER_S)),
+            names.LABEL_PROCESS: this_process(),
+        }
+
+    def _let_go(self, standing: Standing) -> "asyncio.Future[object]":
+        """See the container gone, in the background; then the slot is free."""
 
         async def work() -> None:
             try:
-                await asyncio.gather(*requests, return_exceptions=True)
-                await self.engine.dispose(name)
+                await standing.end()
             finally:
                 self._slots.release()
 
-        task = asyncio.create_task(work())
+        return self._later(work())
+
+    def _later(self, work: Awaitable[object]) -> "asyncio.Future[object]":
+        task = asyncio.ensure_future(work)
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
         return task
 
-    async def _verify(self, box: Box, name: str) -> None:
-        inspected = await self.engine.call(lambda api: api.inspect_container(name))
-        if wrong := box.mismatches(inspected):
-            raise SandboxUnavailable(
-                f"the engine did not give the box that was asked: {'; '.join(wrong)}", "report this"
-            )
-
-    async def _converse(self, job: Job, channel: Channel, frames: AsyncIterator[tuple[bytes, bytes]], name: str) -> Ran:
+    async def _converse(self, job: Job, standing: Standing) -> Ran:
         writable = job.workspace is not None and job.workspace.writable
         header = Header(
             job.limits.timeout_s, job.limits.output_bytes, WORKSPACE_BYTES if writable else 0,
-            WORKSPACE_GROWTH_BYTES, WORKSPACE_ENTRIES, job.command,
+            WORKSPACE_GROWTH_BYTES, WORKSPACE_ENTRIES, job.command, job.variables, job.secrets,
         )  # fmt: skip
         started, wall = time.monotonic(), time.time()
         out = {STDOUT: bytearray(), STDERR: bytearray()}
@@ -254,12 +273,13 @@ class Sandbox:
 
         def ended(ending: Ending) -> Ran:
             elapsed = int((time.monotonic() - started) * 1000)
-            return Ran(ending, None, bytes(out[STDOUT]), bytes(out[STDERR]), elapsed)
+            stdout, stderr = bytes(out[STDOUT]), bytes(out[STDERR])
+            return Ran(ending, None, stdout, stderr, elapsed, stdout_bytes=len(stdout), stderr_bytes=len(stderr))
 
         try:
             async with asyncio.timeout(job.limits.timeout_s + GRACE_S):
-                await channel.send(header, job.program, job.stdin)
-                async for kind, content in frames:
+                await standing.channel.send(header, job.program, job.stdin)
+                async for kind, content in standing.frames:
                     if kind == REPORT:
                         return _ran(_numbers(content), bytes(out[STDOUT]), bytes(out[STDERR]))
                     total += len(content)
@@ -270,29 +290,13 @@ class Sandbox:
         except TimeoutError:
             return ended(Ending.TIMEOUT)
         except ChannelClosed as error:
-            if await self._ran_out_of_memory(name, wall):
+            if await self._ran_out_of_memory(standing.name, wall):
                 return ended(Ending.OOM)
             raise BoxLost(str(error)) from error
         # The box closed without a report: the kernel took the supervisor too, or somebody removed the container.
-        if await self._ran_out_of_memory(name, wall):
+        if await self._ran_out_of_memory(standing.name, wall):
             return ended(Ending.OOM)
-        raise BoxLost(f"the box ended without a report {channel.complaint}".strip())
-
-    async def _watch(self, name: str, channel: Channel) -> None:
-        """Drop the connection of a box that is dead: the engine does not while input for it is still on its way."""
-        while True:
-            await asyncio.sleep(WATCH_S)
-            try:
-                state = (await self.engine.call(lambda api: api.inspect_container(name))).get("State")
-                if isinstance(state, dict) and state.get("Running"):
-                    continue
-            except NotFound:
-                pass
-            except SandboxUnavailable:
-                continue  # the deadline decides
-            await asyncio.sleep(LAST_FRAMES_S)
-            channel.close()
-            return
+        raise BoxLost(f"the box ended without a report {standing.channel.complaint}".strip())
 
     async def _ran_out_of_memory(self, name: str, since: float) -> bool:
         """Ask the engine's event log: the container may be gone already, its events stay."""
@@ -306,16 +310,22 @@ class Sandbox:
             )
         return False
 
-    async def fence(self, key: str) -> int:
+    async def fence(self, key: str, box: str | None = None) -> int:
         """Remove every container of this call, whoever started it; gives their number.
 
-        Before a call is run again: afterwards no earlier attempt of it can still do anything. Raises
-        SandboxUnavailable when that cannot be made sure.
+        `box` is the container that an earlier attempt committed to, if one is on record: one that was started ahead
+        does not carry its call on its labels. Before a call is run again: afterwards no earlier attempt of it can
+        still do anything. Raises SandboxUnavailable when that cannot be made sure.
         """
-        return await self._remove_all({names.LABEL_CALL: key_hash(key)})
+        removed = await self._remove_all({names.LABEL_CALL: key_hash(key)})
+        if box and not await self.engine.dispose(box, patience_s=0):
+            raise SandboxUnavailable("a container of an earlier attempt cannot be removed", "see `docker ps -a`")
+        return removed
 
     async def clear_run(self, run_id: str) -> int:
-        """Remove every call container of this run; gives their number. Raises SandboxUnavailable."""
+        """Remove every container of this run, waiting ones too; gives their number. Raises SandboxUnavailable."""
+        self._forecast.ended(run_id)
+        await self.pool.drop(lambda kind: _run_of(kind) == run_id)
         return await self._remove_all({names.LABEL_RUN: run_id})
 
     async def _remove_all(self, labels: Mapping[str, str]) -> int:
@@ -326,9 +336,18 @@ class Sandbox:
             raise SandboxUnavailable("a container of an earlier attempt cannot be removed", "see `docker ps -a`")
         return len(found)
 
-    async def close(self) -> None:
+    async def settled(self) -> None:
         """Wait for removals under way."""
         await asyncio.gather(*self._removals, return_exceptions=True)
+
+    async def close(self) -> None:
+        """See the waiting boxes gone, and wait for removals under way."""
+        await self.pool.close()
+        await self.settled()
+
+
+def _run_of(kind: Box) -> str | None:
+    return kind.workspace.labels.get(names.LABEL_RUN) if kind.workspace else None
 
 
 def _numbers(content: bytes) -> dict[str, int]:
@@ -360,6 +379,8 @@ def _ran(report: Mapping[str, int], stdout: bytes, stderr: bytes) -> Ran:
         stdout,
         stderr,
         duration_ms=report.get("ms", 0),
-        cpu_ms=report.get("cpu_ms", 0),
+        cpu_ms=report.get("cpu_us", 0) / 1000,
         peak_memory_bytes=report.get("peak", 0),
+        stdout_bytes=max(len(stdout), report.get("out", 0)),
+        stderr_bytes=max(len(stderr), report.get("err", 0)),
     )

@@ -6,7 +6,7 @@ enforce, so what can be read back is compared (`mismatches`), and the rest is pr
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import JsonValue
@@ -19,6 +19,8 @@ from worker.sandbox import seccomp
 BOX_UID: Final = 41_001
 BOX_USER: Final = f"{BOX_UID}:{BOX_UID}"
 WORKSPACE: Final = "/workspace"
+# Where a call with egress finds the folder that holds its own proxy's socket.
+EGRESS: Final = "/run/egress"
 SCRATCH: Final = "/work"
 
 _MB: Final = 1 << 20
@@ -52,20 +54,23 @@ class WorkspaceMount:
 
     volume: str
     writable: bool
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(compare=False)
     """Of the volume: should it have vanished, the engine makes an empty one, which the reaper must know."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Everything that decides how one container is created."""
+    """Everything that decides how one container is created. Two that are equal but for their labels are of one kind:
+    a box started ahead for one will do for the other."""
 
     image_id: str
     architecture: str
     limits: Limits
-    command: tuple[str, ...]
-    labels: Mapping[str, str]
+    command: tuple[str, ...] = field(repr=False)
+    labels: Mapping[str, str] = field(compare=False)
     workspace: WorkspaceMount | None = None
+    egress: str | None = None
+    """The host's folder with this call's proxy socket, mounted read-only at EGRESS. None: no way out at all."""
 
     def body(self) -> JsonObject:
         """The JSON body of POST /containers/create."""
@@ -131,7 +136,10 @@ class Box:
                 "/tmp": f"{self._tmpfs(self.limits.tmp_mb)},mode=1777",  # noqa: S108 - inside the box
                 SCRATCH: f"{self._tmpfs(self.limits.tmp_mb)},mode=0700,uid={BOX_UID},gid={BOX_UID}",
             },
-            "Mounts": [self._workspace_mount(self.workspace)] if self.workspace else [],
+            "Mounts": [
+                *([self._workspace_mount(self.workspace)] if self.workspace else []),
+                *([self._egress_mount(self.egress)] if self.egress else []),
+            ],
             "ShmSize": _SHM_MB * _MB,
             "IpcMode": "private",
             "CgroupnsMode": "private",
@@ -165,6 +173,17 @@ class Box:
             "VolumeOptions": {"NoCopy": True, "Labels": dict(mount.labels)},
         }
 
+    @staticmethod
+    def _egress_mount(folder: str) -> JsonObject:
+        # A bind, the only one there is: it fails when the folder is missing, where a volume would be made.
+        return {
+            "Type": "bind",
+            "Source": folder,
+            "Target": EGRESS,
+            "ReadOnly": True,
+            "BindOptions": {"Propagation": "rprivate"},
+        }
+
     def mismatches(self, inspected: JsonObject) -> list[str]:
         """What of the started container (its inspect answer) is not as asked; empty when all is well."""
         config, host = _object(inspected.get("Config")), _object(inspected.get("HostConfig"))
@@ -190,12 +209,13 @@ class Box:
             "pid namespace": ("", host.get("PidMode")),
             "uts namespace": ("", host.get("UTSMode")),
             "ipc namespace": ("private", host.get("IpcMode")),
-            "mounts": (self._expected_mounts(), _mounts(inspected)),
+            "mounts": (sorted(self._expected_mounts()), sorted(_mounts(inspected))),
         }
         return [f"{name}: asked {asked!r}, is {found!r}" for name, (asked, found) in checks.items() if asked != found]
 
     def _expected_mounts(self) -> list[tuple[str, str, str, bool]]:
-        return [("volume", self.workspace.volume, WORKSPACE, self.workspace.writable)] if self.workspace else []
+        volume = [("volume", self.workspace.volume, WORKSPACE, self.workspace.writable)] if self.workspace else []
+        return volume + ([("bind", self.egress, EGRESS, False)] if self.egress else [])
 
 
 def _mounts(inspected: JsonObject) -> list[tuple[str, str, str, bool]]:

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from worker.sandbox.container import Job, Ran, Sandbox
 from worker.sandbox.engine import Engine
+from worker.sandbox.pool import PoolSettings
 from worker.sandbox.selftest import selftest
 
 
 class ProvenSandbox(Sandbox):
     """As Sandbox, behind the self-test."""
 
-    def __init__(self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16) -> None:
-        super().__init__(engine, data=data, owner=owner, max_boxes=max_boxes)
+    def __init__(
+        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None
+    ) -> None:
+        super().__init__(engine, data=data, owner=owner, max_boxes=max_boxes, pool=pool)
         # The self-test itself needs a box, so it gets a sandbox that does not wait for it.
         self._unproven = Sandbox(engine, data=data, owner=owner, max_boxes=1)
         self._proven = False
@@ -29,7 +32,7 @@ class ProvenSandbox(Sandbox):
                 await selftest(self._unproven)
                 self._proven = True
 
-    async def run(self, job: Job, *, commit: Callable[[], Awaitable[None]] | None = None) -> Ran:
+    async def run(self, job: Job, *, commit: Callable[[str], Awaitable[None]] | None = None) -> Ran:
         """As Sandbox.run, and SandboxUnavailable while the proof fails."""
         await self.prove()
         return await super().run(job, commit=commit)

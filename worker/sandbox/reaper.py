@@ -49,6 +49,11 @@ class Reaper:
             run_id = _labels(volume).get(names.LABEL_RUN)
             if run_id and await self._run_closed(run_id) and await self._remove_volume(str(volume["Name"])):
                 volumes += 1
+        direct = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "direct"}
+        for volume in await self._engine.find_volumes(direct):
+            # Of a program run by hand: its process is all that knows of it.
+            if _orphaned(_labels(volume)) and await self._remove_volume(str(volume["Name"])):
+                volumes += 1
         if containers or volumes:
             _log.warning("removed leftovers: %d containers, %d volumes", containers, volumes)
         return Swept(containers, volumes)

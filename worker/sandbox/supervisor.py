@@ -7,8 +7,12 @@ Why it exists: a program that is process 1 ignores its own fatal signals; a dire
 it into losing a stopped (ptraced) process; and a box must end although every worker is gone. The program cannot forge
 the frames: process 1 is immune to its signals, and not dumpable, so /proc/1/fd and /proc/1/mem are closed to it.
 
-Input:  u32 length + header, u32 length + program, u32 length + its standard input. Header: strings joined by NUL:
-        timeout in ms, output bytes, workspace bytes, growth bytes, workspace entries, then the command line.
+Arguments: how many seconds it waits for a job; then "python" when an interpreter shall wait for the program too. That
+one is a process of its own, started without the worker's connection; with the job it becomes the program, so what it
+can reach is what a freshly started one can.
+Input:  u32 length + header, u32 length + each secret, u32 length + program, u32 length + its standard input. Header:
+        strings joined by NUL: timeout in ms, output bytes, workspace bytes, growth bytes, workspace entries, number of
+        secrets, number of variables, then the secrets' names, the variables (NAME=value), the command line.
         After that, end of input means that the worker is gone.
 Output: frames of 1 byte kind, u32 length, content. R ready, O stdout, E stderr, X report (`name=number` by spaces).
 """
@@ -27,11 +31,44 @@ WORKSPACE_TICK_S = 0.25
 DRAIN_S = 0.05
 GROWTH_ENTRIES = 1000
 COUNT_AT_MOST = 1_000_000
-WAIT_FOR_JOB_S = 60
+CPU_FILES = (("/sys/fs/cgroup/cpuacct/cpuacct.usage", 0, 1000), ("/sys/fs/cgroup/cpu.stat", 1, 1))
 PROGRAM = "/work/run.py"
+SECRETS = "/work/secrets"
 WORKSPACE = "/workspace"
 # How many numbers the header starts with.
-NUMBERS = 5
+NUMBERS = 7
+# The command line that an interpreter waits for.
+PYTHON = ["python3", "-I", "-B", PROGRAM]
+# Where the waiting interpreter hears that its program is there.
+GO = 100
+WAITING = """
+import gc, json, os, pathlib, re, sys
+def wait():
+    import gc, os, sys
+    # What is loaded by now stays to the end: the collector need not look at it when the program exits.
+    gc.collect()
+    gc.freeze()
+    said = b""
+    while part := os.read(100, 65536):
+        said += part
+    os.close(100)
+    for pair in said.decode().split("\\0"):
+        name, _, value = pair.partition("=")
+        if name:
+            os.environ[name] = value
+    sys.argv[:] = ["/work/run.py"]
+    # An uncaught error looks as if the program had been started by name.
+    def show(kind, error, trace):
+        sys.excepthook = sys.__excepthook__
+        trace = trace.tb_next if trace else None
+        sys.__excepthook__(kind, error.with_traceback(trace), trace)
+    sys.excepthook = show
+    with open("/work/run.py", "rb") as file:
+        return file.read()
+__file__, wait = "/work/run.py", wait()
+del gc, json, os, pathlib, re, sys
+exec(compile(globals().pop("wait"), __file__, "exec", dont_inherit=True), globals())
+"""
 ENDED, TIMEOUT, OUTPUT_LIMIT, WORKSPACE_LIMIT, WORKER_GONE = range(5)
 
 
@@ -42,13 +79,13 @@ def put(kind: bytes, content: bytes = b"") -> None:
         frame = frame[os.write(1, frame) :]
 
 
-def take() -> bytes:
+def take(wait_s: float) -> bytes:
     """Read one length and that many bytes; leave the box if the worker goes, or says nothing, before the job came."""
 
     def exactly(count: int) -> bytes:
         parts = bytearray()
         while len(parts) < count:
-            if not select.select([0], [], [], WAIT_FOR_JOB_S)[0]:
+            if not select.select([0], [], [], wait_s)[0]:
                 os._exit(0)
             part = os.read(0, min(1 << 20, count - len(parts)))
             if not part:
@@ -94,42 +131,94 @@ def cgroup(name: str, key: str = "") -> int:
     return 0
 
 
-def spawn(command: list[str], stdin: bytes) -> tuple[int, int, int]:
-    """Start the program in a session of its own. Gives its process id and the read ends of its stdout and stderr."""
-    source = os.memfd_create("stdin")
-    view = memoryview(stdin)
-    while view:
-        view = view[os.write(source, view) :]
-    os.lseek(source, 0, os.SEEK_SET)
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    pid = os.posix_spawnp(
-        command[0], command, os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, source, 0),
+def cpu_us() -> int:
+    """Processor time of everything that ever ran in the box, waited for or not, in microseconds; 0 if unknown."""
+    for path, word, unit in CPU_FILES:
+        try:
+            with open(path) as file:
+                return int(file.readline().split()[word]) // unit
+        except (OSError, ValueError, IndexError):
+            continue
+    return 0
+
+
+class Child:
+    """A program in a session of its own, or the interpreter that waits to become it."""
+
+    def __init__(self, command: list[str], variables: dict[str, str], stdin: bytes | None) -> None:
+        """Start it; without `stdin` it waits, and gets that and its variables later."""
+        waits = stdin is None
+        self.stdin = os.memfd_create("stdin")
+        if stdin is not None:
+            self.fill(stdin)
+        self.out, out_write = os.pipe()
+        self.err, err_write = os.pipe()
+        go_read, self.go = os.pipe() if waits else (-1, -1)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, self.stdin, 0),
             (os.POSIX_SPAWN_DUP2, out_write, 1),
             (os.POSIX_SPAWN_DUP2, err_write, 2),
-        ],
-        # An interpreter ignores these two, and children inherit that.
-        setsigdef=[SIGPIPE, SIGXFSZ],
-        setsid=True,
-    )  # fmt: skip
-    for descriptor in (source, out_write, err_write):
-        os.close(descriptor)
-    try:
-        # When memory runs out the kernel takes the program, not the one who reports it.
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write("1000")
-    except OSError:
-        pass
-    return pid, out_read, err_read
+        ]
+        if waits:
+            actions.append((os.POSIX_SPAWN_DUP2, go_read, GO))
+        self.pid = os.posix_spawnp(
+            command[0], command, {**os.environ, **variables}, file_actions=actions,
+            # An interpreter ignores these two, and children inherit that.
+            setsigdef=[SIGPIPE, SIGXFSZ],
+            setsid=True,
+        )  # fmt: skip
+        for descriptor in (out_write, err_write, go_read if waits else self.stdin):
+            os.close(descriptor)
+        try:
+            # When memory runs out the kernel takes the program, not the one who reports it.
+            with open(f"/proc/{self.pid}/oom_score_adj", "w") as file:
+                file.write("1000")
+        except OSError:
+            pass
+
+    def fill(self, stdin: bytes) -> None:
+        """Put its standard input there: a file, so that it need not be read to be written."""
+        view = memoryview(stdin)
+        while view:
+            view = view[os.write(self.stdin, view) :]
+        os.lseek(self.stdin, 0, os.SEEK_SET)
+
+    def begin(self, stdin: bytes, variables: dict[str, str]) -> None:
+        """Let the waiting interpreter go on: its program lies there."""
+        self.fill(stdin)
+        os.close(self.stdin)
+        said = "\0".join(f"{name}={value}" for name, value in variables.items()).encode()
+        while said:
+            said = said[os.write(self.go, said) :]
+        os.close(self.go)
+
+    def drop(self) -> None:
+        """End the waiting interpreter: another program was asked for."""
+        os.kill(self.pid, SIGKILL)
+        os.waitpid(self.pid, 0)
+        for descriptor in (self.stdin, self.out, self.err, self.go):
+            os.close(descriptor)
+
+
+def start(header: list[str], stdin: bytes, waiting: "Child | None") -> Child:
+    """The program of the job, running: the interpreter that waited when it is the one that is asked for."""
+    first = NUMBERS + int(header[NUMBERS - 2])
+    behind = first + int(header[NUMBERS - 1])
+    variables = dict(pair.split("=", 1) for pair in header[first:behind])
+    command = header[behind:]
+    if waiting is not None and command == PYTHON:
+        waiting.begin(stdin, variables)
+        return waiting
+    if waiting is not None:
+        waiting.drop()
+    return Child(command, variables, stdin)
 
 
 class Run:
     """One program under its limits."""
 
-    def __init__(self, header: list[str], stdin: bytes) -> None:
-        timeout_ms, self.output_left, self.workspace_bytes, growth, self.workspace_entries = map(int, header[:NUMBERS])
+    def __init__(self, header: list[str], stdin: bytes, waiting: Child | None) -> None:
+        timeout_ms, self.output_left, self.workspace_bytes, growth, self.workspace_entries = map(int, header[:5])
         self.deadline = time.monotonic() + timeout_ms / 1000
         self.watched = self.workspace_bytes > 0 and os.access(WORKSPACE, os.W_OK)
         if self.watched:
@@ -138,8 +227,13 @@ class Run:
             self.workspace_bytes = max(size + growth, self.workspace_bytes)
             self.workspace_entries = max(entries + GROWTH_ENTRIES, self.workspace_entries)
         self.status: int | None = None
-        self.pid, out, err = spawn(header[NUMBERS:], stdin)
-        self.pipes = {out: b"O", err: b"E"}
+        child = start(header, stdin, waiting)
+        self.pid = child.pid
+        # Readable when the program ends, so that its end need not wait for the next look.
+        self.ended = os.pidfd_open(child.pid)
+        self.pipes = {child.out: b"O", child.err: b"E"}
+        # All that the program wrote as far as it was read, also what was over its limit.
+        self.wrote = {b"O": 0, b"E": 0}
 
     def reap(self) -> None:
         """Collect every child that ended, ours and adopted ones."""
@@ -160,6 +254,7 @@ class Run:
             del self.pipes[descriptor]
             os.close(descriptor)
             return True
+        self.wrote[self.pipes[descriptor]] += len(data)
         kept = data[: self.output_left]
         if kept:
             put(self.pipes[descriptor], kept)
@@ -176,8 +271,11 @@ class Run:
                 return TIMEOUT if self.status is None else ENDED
             if self.status is not None and (not self.pipes or (drain_until is not None and now >= drain_until)):
                 return ENDED
-            ready = select.select([0, *self.pipes], [], [], min(TICK_S, self.deadline - now))[0]
+            watched = [0, *self.pipes] if self.status is not None else [0, self.ended, *self.pipes]
+            ready = select.select(watched, [], [], min(TICK_S, self.deadline - now))[0]
             for descriptor in ready:
+                if descriptor == self.ended:
+                    continue
                 if descriptor == 0:
                     if not os.read(0, CHUNK):
                         return WORKER_GONE
@@ -218,27 +316,37 @@ class Run:
 def main() -> None:
     """Serve one job."""
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    wait_s = float(sys.argv[1])
+    waiting = Child([*PYTHON[:-1], "-c", WAITING], {}, None) if sys.argv[2:] == ["python"] else None
     put(b"R")
-    header, program, stdin = take().decode().split("\0"), take(), take()
+    header = take(wait_s).decode().split("\0")
+    secrets = [take(wait_s) for _ in range(int(header[NUMBERS - 2]))]
+    program, stdin = take(wait_s), take(wait_s)
     with open(PROGRAM, "wb") as file:
         file.write(program)
-    started = time.monotonic()
+    if secrets:
+        os.mkdir(SECRETS, 0o700)
+        for name, content in zip(header[NUMBERS:], secrets, strict=False):
+            with open(f"{SECRETS}/{name}", "wb") as file:
+                file.write(content)
+    started, cpu = time.monotonic(), cpu_us()
     try:
-        run = Run(header, stdin)
+        run = Run(header, stdin, waiting)
     except OSError as error:
-        put(b"E", f"cannot start {header[NUMBERS]}: {error}\n".encode())
-        put(b"X", b"why=0 code=127 oom=0 ms=0 cpu_ms=0 peak=0")
+        put(b"E", f"cannot start {header[NUMBERS + sum(map(int, header[5:NUMBERS]))]}: {error}\n".encode())
+        put(b"X", b"why=0 code=127 oom=0 ms=0 cpu_us=0 peak=0")
         return
     why = run.watch()
     run.end()
-    used = os.times()
     report = {
         "why": why,
         "code": 137 if run.status is None else os.waitstatus_to_exitcode(run.status),
         "oom": cgroup("memory.oom_control", "oom_kill") or cgroup("memory.events", "oom_kill"),
         "ms": int((time.monotonic() - started) * 1000),
-        "cpu_ms": int((used.children_user + used.children_system) * 1000),
+        "cpu_us": cpu_us() - cpu,
         "peak": cgroup("memory.max_usage_in_bytes") or cgroup("memory.peak"),
+        "out": run.wrote[b"O"],
+        "err": run.wrote[b"E"],
     }
     if why != WORKER_GONE:
         put(b"X", " ".join(f"{name}={value}" for name, value in report.items()).encode())

@@ -37,6 +37,7 @@ _MAX_DEPTH: Final = 16
 # Directories, links and the like that are passed over; beyond it the rest of out/ is not looked at.
 _MAX_ENTRIES: Final = 20_000
 _CHUNK: Final = 1 << 20
+_MAX_STREAM: Final = 1 << 30
 # How long a stopped container that only carries files may exist.
 _CARRIER_S: Final = 900
 _REMOVE_TRIES: Final = 7
@@ -116,7 +117,7 @@ class Workspaces:
             mode = status.get("mode")
             if not isinstance(mode, int) or not mode & _GO_DIRECTORY:
                 return Collected(skipped=[(OUTPUTS, "not a folder")])
-            source = _Stream(stream)
+            source = ChunkStream(stream)
             try:
                 archive = await self._engine.call(
                     lambda _: tarfile.open(  # noqa: SIM115 - has nothing to close but the stream
@@ -144,18 +145,18 @@ class Workspaces:
             else:
                 return
 
-    def _carrier(self, run_id: str) -> "_Carrier":
-        return _Carrier(self._sandbox, run_id, self._volume(run_id), self._labels(run_id, "carrier"))
+    def _carrier(self, run_id: str) -> "Carrier":
+        return Carrier(self._sandbox, run_id, self._volume(run_id), self._labels(run_id, "carrier"))
 
     async def _write_archive(self, archive: IO[bytes], files: Sequence[FileRef]) -> None:
         """A tar of the workspace as it starts, every owner and mode set by us."""
         staged = [(f"{INPUTS}/{name}", file) for name, file in staged_names(files)]
         parents = {str(parent) for name, _ in staged for parent in PurePosixPath(name).parents}
         for folder in sorted(parents | {".", INPUTS, OUTPUTS}):
-            archive.write(_header(folder, directory=True))
+            archive.write(plain_header(folder, directory=True))
         for name, file in staged:
             digest, size = hashlib.sha256(), 0
-            archive.write(_header(name, size=file.size))
+            archive.write(plain_header(name, size=file.size))
             async for chunk in self._blobs.open(file.sha256):
                 size += len(chunk)
                 digest.update(chunk)
@@ -175,6 +176,10 @@ class Workspaces:
                 kept.skipped.append(("...", f"the rest: {error}"))
                 break
             if member is None:
+                break
+            if archive.offset > _MAX_STREAM:  # pyright: ignore[reportAttributeAccessIssue] - not in its stub
+                # Sparse files cost nothing to make and their full size to read.
+                kept.skipped.append(("...", f"the rest: more than {_MAX_STREAM} bytes"))
                 break
             # The stream's bookkeeping of past members would grow with their number.
             archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
@@ -210,7 +215,7 @@ class Workspaces:
         return ArtifactRef(name=SKIPPED_NAME, sha256=blob.sha256, size=blob.size, media_type=media_type(SKIPPED_NAME))
 
 
-class _Carrier:
+class Carrier:
     """A container that mounts the workspace and is never started; its root need not be read-only, since nothing runs
     in it, and must not be: the engine refuses archives into a read-only root."""
 
@@ -258,7 +263,7 @@ class _Carrier:
         await self._sandbox.engine.dispose(self._name)
 
 
-class _Stream:
+class ChunkStream:
     """File-like view of the engine's chunks, as tarfile's stream mode wants it."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -266,6 +271,7 @@ class _Stream:
         self._rest: bytes = b""
 
     def read(self, size: int) -> bytes:
+        """As a file's; short at the end only."""
         parts: list[bytes] = []
         while size > 0:
             if not self._rest:
@@ -284,10 +290,11 @@ class _Stream:
         self._chunks = iter(())
 
 
-def _header(name: str, *, size: int = 0, directory: bool = False) -> bytes:
+def plain_header(name: str, *, size: int = 0, directory: bool = False, executable: bool = False) -> bytes:
+    """The tar header of a file or folder of the workspace, owner and mode set by us."""
     info = tarfile.TarInfo(str(PurePosixPath(WORKSPACE.lstrip("/"), name)))
     info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    info.mode = 0o755 if directory else 0o644
+    info.mode = 0o755 if directory or executable else 0o644
     info.size = size
     info.uid = info.gid = BOX_UID
     info.mtime = int(time.time())

@@ -16,6 +16,7 @@ EVENT_TYPES: dict[str, str] = {
     "call.intent": "A tool call is asked for. Recorded before anything else happens to it.",
     "gate.decided": "What policy said of the call with these arguments.",
     "call.outcome": "What became of a call. Exactly one for each intent.",
+    "egress.refused": "The egress proxy refused what a call's program asked for, with kind, host and reason.",
     "approval.requested": "A question to humans was opened.",
     "approval.approved": "A human said yes, possibly with edited arguments.",
     "approval.denied": "A human said no.",
@@ -59,6 +60,11 @@ def gate_id(run_id: str, call_id: str, gate_pass: int) -> str:
 def outcome_id(run_id: str, call_id: str) -> str:
     """Event id of a call's `call.outcome`."""
     return f"{run_id}/call/{call_id}/outcome"
+
+
+def egress_refused_id(run_id: str, call_id: str, number: str) -> str:
+    """Event id of one kind of refusal of a call's egress; `number` counts within generation and attempt."""
+    return f"{run_id}/call/{call_id}/egress/{number}"
 
 
 def outcome_body(*, call_id: str, tool: str, key: str, result: ToolResult) -> JsonObject:

@@ -188,7 +188,7 @@ async def test_nothing_is_left(bench: Bench, sandbox: Sandbox) -> None:
 async def test_labels_name_run_call_and_deadline(sandbox: Sandbox) -> None:
     seen: list[dict[str, str]] = []
 
-    async def look() -> None:
+    async def look(_: str) -> None:
         for container in await sandbox.engine.find_containers({names.LABEL_RUN: "run_labels"}):
             labels = container["Labels"]
             assert isinstance(labels, dict)
@@ -208,7 +208,7 @@ async def test_refusal_at_the_last_moment_runs_nothing(sandbox: Sandbox) -> None
     class RefusedError(Exception):
         pass
 
-    async def refuse() -> None:
+    async def refuse(_: str) -> None:
         raise RefusedError
 
     with pytest.raises(RefusedError):
@@ -235,7 +235,7 @@ async def test_cancel_kills_the_container(sandbox: Sandbox, after_s: float) -> N
 async def test_fence_removes_an_earlier_attempt(sandbox: Sandbox) -> None:
     standing = asyncio.Event()
 
-    async def stand() -> None:
+    async def stand(_: str) -> None:
         standing.set()
 
     job = Job(run_id="run_fence", key="fenced", program=b"import time; time.sleep(60)", stdin=b"")

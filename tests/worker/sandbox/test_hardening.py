@@ -29,7 +29,7 @@ async def inspected(sandbox: Sandbox) -> tuple[Box, JsonObject]:
     """A standing box as the engine describes it."""
     seen: list[JsonObject] = []
 
-    async def look() -> None:
+    async def look(_: str) -> None:
         (found,) = await sandbox.engine.find_containers({names.LABEL_RUN: "run_inspect"})
         identity = str(found["Id"])
         seen.append(await sandbox.engine.call(lambda api: api.inspect_container(identity)))

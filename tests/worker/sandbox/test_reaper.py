@@ -28,7 +28,7 @@ async def main():
     data = Path(sys.argv[1])
     async with Engine() as engine:
         sandbox = Sandbox(engine, data=data, owner=installation_id(data))
-        async def standing():
+        async def standing(_: str):
             print("standing", flush=True)
         job = Job(run_id="run_killed", key="k", program=b"import time; time.sleep(100)", stdin=b"")
         await sandbox.run(job, commit=standing)
@@ -110,7 +110,7 @@ async def test_volumes_of_closed_runs_go(sandbox: Sandbox, workspaces: Workspace
 
 
 async def test_living_calls_are_left_alone(sandbox: Sandbox) -> None:
-    async def sweep() -> None:
+    async def sweep(_: str) -> None:
         assert (await Reaper(sandbox.engine, sandbox.owner, not_closed).sweep()).containers == 0
 
     ran = await sandbox.run(Job(run_id="run_alive", key="k", program=b"print(1)", stdin=b""), commit=sweep)
