@@ -86,9 +86,9 @@ def _tool(call: Recorded, ctx: Context) -> ToolSpec:
     trust: Trust = cast("Trust", result) if result in get_args(Trust) else "untrusted"
     name = re.sub(r"[^a-z0-9_]", "_", name.lower())
     return ToolSpec(
-        name=f"t_{name}"[:48], version="1", description=name,
-        parameters={"type": "object"}, effect=EFFECTS.get(ctx.effect(call), Effect.ACCESS), workspace="none", results=trust,
-        roles=roles, program_sha256="0" * 64,
+        name=f"t_{name}"[:48], version="1", description=name, parameters={"type": "object"},
+        effect=EFFECTS.get(ctx.effect(call), Effect.ACCESS), workspace="none", results=trust, roles=roles,
+        program_sha256="0" * 64,
     )  # fmt: skip
 
 
