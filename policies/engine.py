@@ -7,7 +7,7 @@ is an immutable snapshot: another policy is another engine, swapped by reference
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, cast
@@ -31,6 +31,8 @@ RIGHTS_MODEL = Path(__file__).parent / "rights.conf"
 
 CANDIDATES_KEPT = 16_384
 """Kinds of call (who, where, which tool) whose candidate rows an engine remembers. Decisions are never remembered."""
+
+PARSE_ATTEMPTS = 20
 
 _WORD = re.compile(r"[a-z][a-z_]{0,31}")
 
@@ -69,9 +71,42 @@ class _CachedEnforcer(casbin.Enforcer):  # pyright: ignore[reportUntypedBaseClas
     def _get_expression(self, expr: str, functions: object = None) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
         kept = cast("tuple[str, object] | None", getattr(self._parsed, "matcher", None))
         if kept is None or kept[0] != expr:
-            kept = expr, cast("object", super()._get_expression(expr, functions))  # pyright: ignore[reportUnknownMemberType]
+            # An evaluator without text parses nothing; the tree is the same for every thread and only read.
+            evaluator = cast("_Evaluator", super()._get_expression("", functions))  # pyright: ignore[reportUnknownMemberType]
+            evaluator.ast_parsed_value = _tree(expr, self._parse)
+            kept = expr, evaluator
             self._parsed.matcher = kept
         return kept[1]
+
+    def _parse(self, expr: str) -> object:
+        return cast("_Evaluator", super()._get_expression(expr, None)).ast_parsed_value  # pyright: ignore[reportUnknownMemberType]
+
+
+class _Evaluator(Protocol):
+    ast_parsed_value: object
+
+
+_trees: dict[str, object] = {}
+_parsing = threading.Lock()
+
+
+def _tree(expr: str, parse: Callable[[str], object]) -> object:
+    """The matcher's syntax tree, parsed once in the life of the process.
+
+    Python 3.11's parser is not safe in several threads: now and then one of two that parse at the same time gets a
+    SystemError (`AST constructor recursion depth mismatch`). So: one at a time, and again when somebody else's code was
+    in the way.
+    """
+    with _parsing:
+        for attempt in range(PARSE_ATTEMPTS):
+            if expr in _trees:
+                break
+            try:
+                _trees[expr] = parse(expr)
+            except SystemError:
+                if attempt == PARSE_ATTEMPTS - 1:
+                    raise
+        return _trees[expr]
 
 
 def _any_of(held: frozenset[str], wanted: frozenset[str]) -> bool:

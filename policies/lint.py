@@ -26,6 +26,7 @@ Kind = Literal[
     "loose_pattern",
 ]
 
+_WILD = re.compile(r"[*?]")
 _ARGUMENT = re.compile(r"\bargs\s*\.\s*([A-Za-z_]\w*)")
 _RANK = {Verdict.DENY: 0, Verdict.ASK: 1, Verdict.ALLOW: 2}
 
@@ -116,27 +117,30 @@ class _Stricter:
 
     def __init__(self, rules: RuleSet, closure: Mapping[str, frozenset[str]]) -> None:
         self._closure = closure
-        self._by_condition: dict[str, list[Rule]] = {}
-        for rule in rules.rules:
-            self._by_condition.setdefault(rule.when, []).append(rule)
-        for group in self._by_condition.values():
-            group.sort(key=_order)
+        self._found: dict[tuple[str, str], list[Rule]] = {}
+        """By condition, and by tool: a name, or what stands before a pattern's first wildcard and `*`."""
+        for rule in sorted(rules.rules, key=_order):
+            for name in {_start(pattern) for pattern in rule.tools}:
+                self._found.setdefault((rule.when, name), []).append(rule)
 
     def over(self, rule: Rule) -> Iterable[Finding]:
         """At most one finding: shadowed by a stricter rule, or the duplicate of one."""
         for text in {"", rule.when}:
-            for other in self._by_condition.get(text, ()):
-                if _order(other) >= _order(rule):
-                    break
-                if self._covers(other, rule):
-                    yield _shadow(rule, other)
-                    return
+            # Whoever covers the rule covers its first pattern: by that very name, or by a pattern that starts alike.
+            literal = _start(rule.tools[0]).rstrip("*")
+            for name in {rule.tools[0], *(literal[:n] + "*" for n in range(len(literal) + 1))}:
+                for other in self._found.get((text, name), ()):
+                    if _order(other) >= _order(rule):
+                        break
+                    if self._covers(other, rule):
+                        yield _shadow(rule, other)
+                        return
 
     def _covers(self, over: Rule, rule: Rule) -> bool:
         return (
-            set(rule.effects) <= set(over.effects)
-            and over.tenant in ("*", rule.tenant)
+            over.tenant in ("*", rule.tenant)
             and _patterns_cover(over.tools, rule.tools)
+            and set(rule.effects) <= set(over.effects)
             and _patterns_cover(over.automations, rule.automations)
             and self._people_cover(over, rule)
         )
@@ -146,6 +150,11 @@ class _Stricter:
             return True
         reached = all(not self._closure.get(role, frozenset({role})).isdisjoint(over.roles) for role in rule.roles)
         return reached and set(rule.subjects) <= set(over.subjects)
+
+
+def _start(pattern: str) -> str:
+    wild = _WILD.search(pattern)
+    return pattern if wild is None else pattern[: wild.start()] + "*"
 
 
 def _shadow(rule: Rule, other: Rule) -> Finding:

@@ -34,7 +34,7 @@ MAX_FIGURES = 40
 """Figures an amount may be worked out of; with more, nearly any amount could be."""
 _LARGEST = Decimal(10) ** 12
 
-MAX_NEW_WORDS = 10
+MAX_NEW_WORDS = 20
 """Words in one field of a confirmation that neither the call nor the operator brought; more is somebody's text."""
 
 _PROPER = re.compile(r"(?<!\w)(?=\w*[^\W\d_])\w*[A-ZÀ-ÖØ-Þ]\w{2,}(?!\w)")

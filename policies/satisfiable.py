@@ -6,6 +6,7 @@ not promised.
 import itertools
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 
 from policies.condition import Condition, Question
 from policies.decision import ORIGINS, ArgumentFact, Facts, GateRequest, Principal
@@ -22,6 +23,11 @@ _BOUND = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|==|<|>)\s*(-?\d+(?:\.\d+)?)\
 
 def cannot_hold(text: str, tools: Collection[str], effects: Collection[Effect]) -> str | None:
     """Why the condition can never be true for calls of these tools and effects; None when it may be."""
+    return _cannot_hold(text, tuple(sorted(tools)), tuple(sorted(effects)))
+
+
+@lru_cache(maxsize=4096)
+def _cannot_hold(text: str, tools: tuple[str, ...], effects: tuple[Effect, ...]) -> str | None:
     parts = conjuncts(text)
     closed: list[str] = []
     for part in parts:

@@ -28,6 +28,9 @@ Leaf = tuple[str, str, str, JsonValue]
 """Path, role path (lists left out), last name, value."""
 
 
+_KINDS = frozenset(("type", "kind"))
+"""Fields that say what sort of thing an id beside them names; a word there is no id."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -103,6 +106,8 @@ class Trail:
         unlisted = False
         for path, at, name, value in leaves:
             role = role_of(tool.roles, at)
+            if role == "handle" and name in _KINDS and isinstance(value, str) and value.isalpha():
+                role = "content"
             if value is None or isinstance(value, bool) or value == "" or (isinstance(value, str) and value in fixed):
                 continue
             if role == "target":

@@ -11,7 +11,7 @@ there, `allow_task`.
 
 import json
 import re
-from typing import Protocol, cast
+from typing import Protocol, cast, get_args
 
 import yaml
 from pydantic import JsonValue
@@ -82,11 +82,13 @@ def _tool(call: Recorded, ctx: Context) -> ToolSpec:
     roles: dict[str, ArgumentRole] = {}
     for role in ROLES:
         roles |= dict.fromkeys(cast("list[str]", label.get(role) or []), role)
-    trust = label.get("result", "untrusted")
+    result = label.get("result")
+    trust: Trust = cast("Trust", result) if result in get_args(Trust) else "untrusted"
+    name = re.sub(r"[^a-z0-9_]", "_", name.lower())
     return ToolSpec(
-        name=re.sub(r"[^a-z0-9_]", "_", name.lower())[:48], version="1", description=name,
-        parameters={"type": "object"}, effect=EFFECTS[ctx.effect(call)], workspace="none", results=cast("Trust", trust),
-        roles=roles, program_sha256="0" * 64,
+        name=f"t_{name}"[:48], version="1", description=name, parameters={"type": "object"},
+        effect=EFFECTS.get(ctx.effect(call), Effect.ACCESS), workspace="none", results=trust, roles=roles,
+        program_sha256="0" * 64,
     )  # fmt: skip
 
 

@@ -221,3 +221,9 @@ def test_the_whole_gate_is_quick_over_a_long_history() -> None:
         assert ENGINE.decide(asked).verdict is Verdict.ASK
         times.append(time.perf_counter() - start)
     assert statistics.quantiles(times, n=4)[0] < 0.004
+
+
+def test_a_word_for_the_kind_of_thing_is_no_id() -> None:
+    found = facts(Trail(["Send file 17"]), {"attachments": [{"type": "event", "id": "17"}, {"type": "17a"}]})
+    roles = {fact.path: fact.role for fact in found.arguments or ()}
+    assert roles == {"attachments[0].type": "content", "attachments[0].id": "handle", "attachments[1].type": "handle"}

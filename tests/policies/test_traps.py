@@ -67,6 +67,8 @@ def test_2_eval_injection_grants_to_everybody() -> None:
     for field in ("tools", "automations", "roles", "tenant"):
         with pytest.raises(ValueError, match=r"pattern|Input should"):
             rule("a", "allow", **{field: injected})
+    with pytest.raises(ValueError, match="when"):
+        rule("a", "allow", when=injected)
     assert "eval" not in PolicyEngine(ruleset())._gate.model["m"]["m"].value
 
 
@@ -76,6 +78,10 @@ def test_3_operators_inside_text_are_rewritten() -> None:
     )
     assert enforcer.enforce("a&&b", "data") is True, "the deny row silently does not fire"
     assert expression('failure == "a&&b!"', frozenset({"failure"})).holds({"failure": "a&&b!"})
+    for word in ("a&&b", "hi!", "p.sub", "r.example.com", "x || y", "!"):
+        ours = PolicyEngine(ruleset(rule("a", "allow"), rule("b", "deny", when=f"args.word == '{word}'")))
+        assert ours.decide(request(arguments={"word": word})).rule == "b"
+        assert ours.decide(request(arguments={"word": word + "x"})).rule == "a"
 
 
 def test_4_the_matcher_calls_methods_of_request_objects() -> None:
@@ -125,6 +131,8 @@ def test_7_one_broken_row_poisons_the_decision() -> None:
     ours = PolicyEngine(ruleset(rule("a", "allow"), rule("b", "allow", tenant="acme")))
     ours._gate.model["p"]["p"].policy[0][1] = 7
     assert ours.decide(request()).rule == "gate-fault", "a deny, with a name, and no exception"
+    broken = rule("broken", "allow", when="args.nothing.x == 1"), rule("fine", "allow")
+    assert PolicyEngine(ruleset(*broken)).decide(request()).rule == "fine", "a condition that errs spoils no other row"
 
 
 def test_8_an_enforce_context_ignores_its_effect() -> None:
