@@ -264,7 +264,19 @@ class Engine:
     async def find_containers(self, labels: Mapping[str, str]) -> list[JsonObject]:
         """Summaries of all containers, stopped ones too, that carry every one of these labels."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
-        return await self.call(lambda api: api.containers(all=True, filters={"label": wanted}))
+        found = await self.call(lambda api: api.containers(all=True, filters={"label": wanted}))
+        return [container for container in found if not await self._only_listed(container)]
+
+    async def _only_listed(self, summary: JsonObject) -> bool:
+        """Whether nothing is left of it but an entry in the engine's list, which stays there until the engine's next
+        start (see decision 8)."""
+        if summary.get("State") != "removing":
+            return False
+        try:
+            await self.call(lambda api: api.inspect_container(str(summary["Id"])))
+        except NotFound:
+            return True
+        return False
 
     async def find_volumes(self, labels: Mapping[str, str]) -> list[JsonObject]:
         """Volumes that carry every one of these labels."""
