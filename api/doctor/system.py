@@ -34,6 +34,9 @@ def engine(settings: Settings) -> list[Finding]:
         if missing
         else ok("docker engine", ", ".join([detail, *extras]))
     ]
+    if not missing:
+        enforced = f"enforced here: {'; '.join(facts.enforced())}"
+        found.append(ok("sandbox", f"{enforced}. Not offered by this host: {'; '.join(facts.not_enforced())}"))
     return [*found, _image(settings)]
 
 

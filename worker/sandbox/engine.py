@@ -128,6 +128,26 @@ class EngineFacts:
             problems.append(f"no system call filter is written for {self.architecture}")
         return problems
 
+    def enforced(self) -> list[str]:
+        """What the self-test proves on this engine before anything runs."""
+        return [
+            "no network, no capabilities, no new privileges, read-only root, own uid, private namespaces",
+            "memory, processes, processor time, open files, file size",
+            *(["system call filter"] if self.seccomp else []),
+            *(["user namespace"] if self.userns else []),
+        ]
+
+    def not_enforced(self) -> list[str]:
+        """What would make a box stronger and this engine does not offer, each with what would change that."""
+        offers = {
+            "user namespace (the daemon's option userns-remap)": self.userns,
+            "AppArmor (a kernel with it)": self.apparmor,
+            "a kernel of its own (gVisor's runtime runsc)": "runsc" in self.runtimes,
+            # The engine has a limit for it on xfs with quotas only, and says so only when asked for a container.
+            "a hard limit on a workspace's disk space (process 1 counts it every 0.25 s)": False,
+        }
+        return [what for what, offered in offers.items() if not offered]
+
 
 class Engine:
     """The engine for asyncio code: SDK calls run in a bounded pool of threads of its own.
