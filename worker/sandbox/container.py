@@ -23,7 +23,7 @@ from worker.sandbox.forecast import Forecast
 from worker.sandbox.images import ImageRecord, command, recorded, verify
 from worker.sandbox.pool import Pool, PoolSettings
 from worker.sandbox.process import this_process
-from worker.sandbox.profile import Box, WorkspaceMount
+from worker.sandbox.profile import Box, Loosening, WorkspaceMount
 from worker.sandbox.standing import Standing
 
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py").read_text()
@@ -95,6 +95,8 @@ class Job:
     """Added to the box's environment."""
     secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
     """Written to `/work/secrets/<name>`, in memory, before the program starts."""
+    loosens: frozenset[Loosening] = frozenset()
+    """Of `Profile.loosens`."""
     egress: str | None = None
     """The host's folder with this call's proxy socket (`egress.Way.folder`); never from a warm box."""
 
@@ -220,7 +222,7 @@ class Sandbox:
         limits = job.limits.model_copy(update={"timeout_s": _LONGEST_JOB_S, "output_bytes": 1024})
         wait_s = self.pool.settings.max_age_s + _WAIT_FOR_JOB_S
         init = (*_INIT, str(wait_s), *(("python",) if job.command == PROGRAM_COMMAND else ()))
-        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress)
+        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress, job.loosens)
 
     async def expect(self, workspace: WorkspaceMount) -> None:
         """A run with this workspace begins: start a box ahead for what its first call will probably need."""
