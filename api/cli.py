@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands import approvals, audit, catalog, keys, policy_changes, runs, sandbox, system
+from api.commands import approvals, audit, catalog, images, keys, policy_changes, runs, sandbox, system
 from api.commands.output import paint, say
 from api.commands.session import CommandError, Session
 
@@ -30,6 +30,7 @@ app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(images.app, name="images")
 
 
 def _version(wanted: bool) -> None:

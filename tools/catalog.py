@@ -30,6 +30,7 @@ from tools.contract import (
 )
 from tools.egress import HOST_PATTERN, HostRule, rules
 from tools.errors import ToolError
+from tools.images import PACKAGE_PATTERN, ToolImage, tool_image
 from tools.schemas import SchemaError as UnusableSchema
 from tools.schemas import compiled
 
@@ -65,6 +66,8 @@ class ToolManifest(Strict):
     egress_limits: EgressLimits = EgressLimits()
     secrets: tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...] = ()
     image: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")] = "base"
+    packages: tuple[Annotated[str, Field(pattern=PACKAGE_PATTERN)], ...] = ()
+    """Debian packages beside those of the base image; the tool then has an image of its own."""
     limits: Limits = Limits()
     results: Trust = "untrusted"
     roles: dict[Annotated[str, Field(min_length=1, max_length=200)], ArgumentRole] = Field(default_factory=dict)
@@ -77,6 +80,8 @@ class LoadedTool:
     spec: ToolSpec
     program: bytes
     folder: Path
+    image: ToolImage | None = None
+    """What its own image is built from; None when it uses a common one."""
 
 
 def load_tools(folders: Sequence[Path] = (BUILT_IN,)) -> dict[str, LoadedTool]:
@@ -116,7 +121,13 @@ def load_tool(folder: Path) -> LoadedTool:
     _check_egress(file, manifest)
     program = _program(folder / "run.py")
     digest = hashlib.sha256(program).hexdigest()
-    return LoadedTool(ToolSpec(**dict(manifest), program_sha256=digest), program, folder)
+    spec = ToolSpec(**dict(manifest), program_sha256=digest)
+    own = tool_image(folder, manifest.name, manifest.packages)
+    if own is None:
+        return LoadedTool(spec, program, folder)
+    if manifest.image != "base":
+        raise ToolError(file, "image", "beside packages or a Dockerfile", "Leave it out: they make their own.")
+    return LoadedTool(spec.model_copy(update={"image": own.name}), program, folder, own)
 
 
 def _manifest(file: Path) -> ToolManifest:

@@ -14,6 +14,7 @@ from api.commands.session import CommandError, Exit, session
 if TYPE_CHECKING:
     from tools.contract import Limits
     from worker.sandbox.direct import Direct, Request
+    from worker.sandbox.profile import Profile
 
 app = typer.Typer(help="Use the sandbox directly.", no_args_is_help=True, rich_markup_mode=None)
 _MEMORY = re.compile(r"^(\d+)(m|mb|g|gb)?$", re.IGNORECASE)
@@ -30,7 +31,10 @@ def run(
     ctx: typer.Context,
     argv: Annotated[list[str], typer.Argument(help="The program and its arguments, after `--`.")],
     profile: Annotated[
-        str | None, typer.Option(help="strict (no way out) or network (--egress, nothing else).")
+        str | None, typer.Option(help="strict (no way out), network (what --egress names), custom (see --loosen).")
+    ] = None,
+    loosen: Annotated[
+        list[str] | None, typer.Option(help="What the profile custom gives up: executable-scratch, open-files.")
     ] = None,
     image: Annotated[str, typer.Option(help="Name of a sandbox image that is set up.")] = "base",
     timeout: Annotated[float, typer.Option(help="Seconds until it is killed.")] = 30.0,
@@ -53,7 +57,8 @@ def run(
 
     settings = session(ctx).settings()
     request = Request(
-        argv=tuple(argv), limits=_limits(timeout, memory), profile=_profile(profile, egress or []), image=image,
+        argv=tuple(argv), limits=_limits(timeout, memory), image=image,
+        profile=_profile(profile, loosen or [], egress or []),
         stdin=_stdin(stdin), variables=_variables(env or []), workspace=_folder(workspace), collect=collect,
         egress=tuple(egress or ()),
     )  # fmt: skip
@@ -98,14 +103,18 @@ def _limits(timeout: float, memory: str) -> "Limits":
         raise CommandError(f"{option}: {first['msg']}", "see `gatehouse sandbox run --help`", Exit.USAGE) from None
 
 
-def _profile(name: str | None, egress: list[str]) -> Literal["strict", "network"]:
-    if name is None:
-        return "network" if egress else "strict"
-    if name == "strict":
-        return "strict"
-    if name == "network":
-        return "network"
-    raise CommandError(f"there is no profile {name!r}", "strict or network", Exit.USAGE)
+def _profile(name: str | None, loosen: list[str], egress: list[str]) -> "Profile":
+    from worker.sandbox.profile import Loosening, Profile
+
+    names: dict[str, Literal["strict", "network", "custom"]]
+    names = {"strict": "strict", "network": "network", "custom": "custom"}
+    wanted = name or ("network" if egress else "strict")
+    if wanted not in names:
+        raise CommandError(f"there is no profile {name!r}", f"one of {', '.join(names)}", Exit.USAGE)
+    try:
+        return Profile(names[wanted], frozenset(Loosening(each) for each in loosen))
+    except ValueError as error:
+        raise CommandError(str(error), "see `gatehouse sandbox run --help`", Exit.USAGE) from None
 
 
 def _stdin(file: Path | None) -> bytes:

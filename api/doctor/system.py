@@ -36,6 +36,9 @@ def engine(settings: Settings) -> list[Finding]:
         if missing
         else ok("docker engine", ", ".join([detail, *extras]))
     ]
+    if not missing:
+        enforced = f"enforced here: {'; '.join(facts.enforced())}"
+        found.append(ok("sandbox", f"{enforced}. Not offered by this host: {'; '.join(facts.not_enforced())}"))
     image = _image(settings)
     return [*found, image] if missing or image.status != "ok" else [*found, image, _box(settings)]
 

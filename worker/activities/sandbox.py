@@ -186,7 +186,7 @@ class SandboxActivities:
         except _Settled as settled:
             return settled.result
         except UnknownImage as error:
-            raise _refused(f"no sandbox image is called {run.tool.image!r}") from error
+            raise _refused(f"no sandbox image is called {run.tool.image!r}: `gatehouse images build`") from error
         except BoxLost as error:
             _refuse_repeat(run)
             raise ApplicationError(f"the box was lost: {error}", type="worker_lost") from error

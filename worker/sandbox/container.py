@@ -20,10 +20,10 @@ from worker.sandbox import engine as names
 from worker.sandbox.channel import REPORT, STDERR, STDOUT, ChannelClosed, Header
 from worker.sandbox.engine import Engine, EngineFacts, NotFound, SandboxUnavailable
 from worker.sandbox.forecast import Forecast
-from worker.sandbox.images import ImageRecord, command, recorded
+from worker.sandbox.images import ImageRecord, command, recorded, verify
 from worker.sandbox.pool import Pool, PoolSettings
 from worker.sandbox.process import this_process
-from worker.sandbox.profile import Box, WorkspaceMount
+from worker.sandbox.profile import Box, Loosening, WorkspaceMount
 from worker.sandbox.standing import Standing
 
 _SUPERVISOR: Final = Path(__file__).with_name("supervisor.py").read_text()
@@ -95,6 +95,8 @@ class Job:
     """Added to the box's environment."""
     secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
     """Written to `/work/secrets/<name>`, in memory, before the program starts."""
+    loosens: frozenset[Loosening] = frozenset()
+    """Of `Profile.loosens`."""
     egress: str | None = None
     """The host's folder with this call's proxy socket (`egress.Way.folder`); never from a warm box."""
 
@@ -140,6 +142,7 @@ class Sandbox:
         self._data = data
         self._facts: EngineFacts | None = None
         self._images: Mapping[str, ImageRecord] = {}
+        self._verified: set[ImageRecord] = set()
         self._slots = asyncio.Semaphore(max_boxes)
         # More at once only delay each other, past the time a start may take.
         self._starts = asyncio.Semaphore(max(2, 2 * (os.cpu_count() or 2)))
@@ -164,9 +167,17 @@ class Sandbox:
         if not self._images:
             raise SandboxUnavailable("no sandbox image is set up", f"run `{command(self._data)}`")
         try:
-            return self._images[name]
+            record = self._images[name]
         except KeyError as error:
             raise UnknownImage(name) from error
+        if record not in self._verified:
+            # Once a process: an id names its content, but a record may be older than the engine's image.
+            if not await self.engine.call(lambda api: verify(api, record)):
+                self._images = {}
+                problem = f"the engine does not hold the image {name} as it was recorded"
+                raise SandboxUnavailable(problem, "run `gatehouse images build`")
+            self._verified.add(record)
+        return record
 
     async def run(self, job: Job, *, commit: Callable[[str], Awaitable[None]] | None = None) -> Ran:
         """Run one job in a box of its own and wait for its end.
@@ -215,7 +226,7 @@ class Sandbox:
         limits = job.limits.model_copy(update={"timeout_s": _LONGEST_JOB_S, "output_bytes": 1024})
         wait_s = self.pool.settings.max_age_s + _WAIT_FOR_JOB_S
         init = (*_INIT, str(wait_s), *(("python",) if job.command == PROGRAM_COMMAND else ()))
-        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress)
+        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress, job.loosens)
 
     async def expect(self, workspace: WorkspaceMount) -> None:
         """A run with this workspace begins: start a box ahead for what its first call will probably need."""

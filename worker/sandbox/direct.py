@@ -24,7 +24,7 @@ from worker.sandbox.engine import Conflict, Engine, NotFound, SandboxUnavailable
 from worker.sandbox.grant import Grant, Traffic
 from worker.sandbox.images import ImageStore, recorded
 from worker.sandbox.process import this_process
-from worker.sandbox.profile import WORKSPACE, WorkspaceMount
+from worker.sandbox.profile import WORKSPACE, Profile, WorkspaceMount
 from worker.sandbox.reaper import Reaper
 from worker.sandbox.transfer import Refused, pack, unpack
 from worker.sandbox.workspace import Carrier, ChunkStream
@@ -73,7 +73,7 @@ class Request:
 
     argv: tuple[str, ...]
     limits: Limits
-    profile: Literal["strict", "network"] = "strict"
+    profile: Profile = Profile()  # noqa: RUF009 - frozen
     image: str = "base"
     stdin: bytes = b""
     variables: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
@@ -106,7 +106,7 @@ class DirectUse:
     async def _run(self, request: Request) -> Direct:
         if any("\0" in text for text in (*request.argv, *request.variables, *request.variables.values())):
             raise NotAllowed("a NUL byte in the command line or a variable")
-        if request.egress and request.profile == "strict":
+        if request.egress and request.profile.name == "strict":
             raise NotAllowed("the profile strict has no egress; use --profile network")
         allowed = rules(request.egress)
         if not await asyncio.to_thread(recorded, self._data):
@@ -119,6 +119,7 @@ class DirectUse:
             job = Job(
                 run_id=self._run_id, key=self._run_id, program=b"", stdin=request.stdin, limits=request.limits,
                 image=request.image, command=request.argv, variables=request.variables,
+                loosens=request.profile.loosens,
             )  # fmt: skip
             traffic: Traffic | None = None
             refused: list[Refused] = []

@@ -128,6 +128,26 @@ class EngineFacts:
             problems.append(f"no system call filter is written for {self.architecture}")
         return problems
 
+    def enforced(self) -> list[str]:
+        """What the self-test proves on this engine before anything runs."""
+        return [
+            "no network, no capabilities, no new privileges, read-only root, own uid, private namespaces",
+            "memory, processes, processor time, open files, file size",
+            *(["system call filter"] if self.seccomp else []),
+            *(["user namespace"] if self.userns else []),
+        ]
+
+    def not_enforced(self) -> list[str]:
+        """What would make a box stronger and this engine does not offer, each with what would change that."""
+        offers = {
+            "user namespace (the daemon's option userns-remap)": self.userns,
+            "AppArmor (a kernel with it)": self.apparmor,
+            "a kernel of its own (gVisor's runtime runsc)": "runsc" in self.runtimes,
+            # The engine has a limit for it on xfs with quotas only, and says so only when asked for a container.
+            "a hard limit on a workspace's disk space (process 1 counts it every 0.25 s)": False,
+        }
+        return [what for what, offered in offers.items() if not offered]
+
 
 class Engine:
     """The engine for asyncio code: SDK calls run in a bounded pool of threads of its own.
@@ -264,7 +284,19 @@ class Engine:
     async def find_containers(self, labels: Mapping[str, str]) -> list[JsonObject]:
         """Summaries of all containers, stopped ones too, that carry every one of these labels."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
-        return await self.call(lambda api: api.containers(all=True, filters={"label": wanted}))
+        found = await self.call(lambda api: api.containers(all=True, filters={"label": wanted}))
+        return [container for container in found if not await self._only_listed(container)]
+
+    async def _only_listed(self, summary: JsonObject) -> bool:
+        """Whether nothing is left of it but an entry in the engine's list, which stays there until the engine's next
+        start (see decision 8)."""
+        if summary.get("State") != "removing":
+            return False
+        try:
+            await self.call(lambda api: api.inspect_container(str(summary["Id"])))
+        except NotFound:
+            return True
+        return False
 
     async def find_volumes(self, labels: Mapping[str, str]) -> list[JsonObject]:
         """Volumes that carry every one of these labels."""

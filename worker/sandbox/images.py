@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +23,8 @@ import yaml
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from tools.contract import JsonObject, Strict, Wire, canonical_json
+from tools.images import ToolImage
+from worker.sandbox import dockerfile
 from worker.sandbox.docker_api import DockerApi
 from worker.sandbox.engine import NotFound, SandboxUnavailable, connect, translated
 from worker.sandbox.image_archive import ImageArchive
@@ -69,6 +72,12 @@ class ImageRecord(Wire):
     layers: tuple[str, ...]
     source: Literal["present", "pulled", "built"]
     recipe: str
+    """Digest of what it was built from."""
+    base: str | None = None
+    """Id of the image it was built on."""
+    packages: tuple[str, ...] = ()
+    """`name=version` of what is installed, as its own package database says."""
+    recorded_at: datetime | None = None
 
 
 _RECORDS = TypeAdapter(dict[str, ImageRecord])
@@ -150,17 +159,53 @@ class ImageStore:
         aside.write_bytes(_RECORDS.dump_json(records, indent=2))
         aside.replace(self._data / "images.json")
 
+    def tool(self, image: ToolImage) -> ImageRecord:
+        """A tool's own image, built on the base image when it is not there. Raises SandboxUnavailable."""
+        base = self.ensure("base")
+        recipe = load_recipe("base")
+        build = recipe.build.model_copy(update={"packages": (*recipe.build.packages, *image.packages)})
+        recipe = recipe.model_copy(update={"build": build})
+        wanted = dockerfile.recipe_id(image, base.layers) if image.files else recipe.id(self._architecture)
+        with self._locked():
+            known = recorded(self._data)
+            record = known.get(image.name)
+            if record and record.recipe == wanted and verify(self._api, record):
+                return record.model_copy(update={"source": "present"})
+            if image.files:
+                self._say(f"sandbox image {image.name}: building on {base.id}, without a network")
+                found = dockerfile.build(self._api, image, base.id, base.layers)
+                record = self._record(image.name, wanted, found, "built")
+            else:
+                record = self._labelled(image.name, recipe) or self._built(image.name, recipe)
+            record = record.model_copy(update={"base": base.id if image.files else None})
+            self._write({**known, image.name: record})
+            return record
+
     def _record(
-        self, name: str, recipe: Recipe, image_id: str, source: Literal["present", "pulled", "built"]
+        self, name: str, recipe: str, image_id: str, source: Literal["present", "pulled", "built"]
     ) -> ImageRecord:
         inspected = self._api.inspect_image(image_id)
+        found = str(inspected["Id"])
         return ImageRecord(
-            name=name, id=str(inspected["Id"]), layers=_layers(inspected), source=source,
-            recipe=recipe.id(self._architecture),
+            name=name, id=found, layers=_layers(inspected), source=source, recipe=recipe,
+            packages=dockerfile.packages(self._api, found), recorded_at=datetime.now(UTC),
         )  # fmt: skip
 
     def _present(self, name: str, recipe: Recipe) -> ImageRecord | None:
         """An image some earlier set-up left in the engine: built by this recipe, or the pinned pull."""
+        if (found := self._labelled(name, recipe)) is not None:
+            return found
+        try:
+            found = self._record(name, recipe.id(self._architecture), _by_digest(recipe.pull), "present")
+        except Exception as error:
+            if isinstance(translated(error), SandboxUnavailable):
+                raise translated(error) from error
+            return None
+        self._say(f"sandbox image {name}: already in the engine")
+        return found
+
+    def _labelled(self, name: str, recipe: Recipe) -> ImageRecord | None:
+        """An image in the engine that was built by this recipe."""
         for image in self._api.images(filters={"label": f"{LABEL_RECIPE}={recipe.id(self._architecture)}"}):
             inspected = self._api.inspect_image(str(image["Id"]))
             config = inspected.get("Config")
@@ -168,15 +213,8 @@ class ImageStore:
             claimed = labels.get(LABEL_LAYER) if isinstance(labels, dict) else None
             if _layers(inspected) == (claimed,):
                 self._say(f"sandbox image {name}: already in the engine")
-                return self._record(name, recipe, str(image["Id"]), "present")
-        try:
-            found = self._record(name, recipe, _by_digest(recipe.pull), "present")
-        except Exception as error:
-            if isinstance(translated(error), SandboxUnavailable):
-                raise translated(error) from error
-            return None
-        self._say(f"sandbox image {name}: already in the engine")
-        return found
+                return self._record(name, recipe.id(self._architecture), str(image["Id"]), "present")
+        return None
 
     def _pulled(self, name: str, recipe: Recipe) -> ImageRecord | None:
         self._say(f"sandbox image {name}: asking the registry for {recipe.pull}")
@@ -187,7 +225,7 @@ class ImageStore:
             for progress in api.pull(repository, digest, stream=True, decode=True):
                 _raise_reported(progress, "build instead")
             # The engine has compared the content with the digest.
-            record = self._record(name, recipe, _by_digest(recipe.pull), "pulled")
+            record = self._record(name, recipe.id(self._architecture), _by_digest(recipe.pull), "pulled")
         except Exception as error:  # noqa: BLE001 - whatever the reason, building is the next way
             self._say(f"sandbox image {name}: no registry ({_first_line(error)})")
             return None
@@ -214,7 +252,7 @@ class ImageStore:
             for progress in self._api.load_image(archive.stream(tag)):
                 _raise_reported(progress, "see the engine's log")
         # The containerd store chooses another id than the classic one, but both keep the layers.
-        record = self._record(name, recipe, tag, "built")
+        record = self._record(name, recipe.id(self._architecture), tag, "built")
         if record.layers != (archive.layer,):
             raise SandboxUnavailable(
                 f"the engine loaded layers {record.layers}, expected {archive.layer}", "report this"

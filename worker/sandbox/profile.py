@@ -7,7 +7,8 @@ enforce, so what can be read back is compared (`mismatches`), and the rest is pr
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from enum import StrEnum
+from typing import Final, Literal
 
 from pydantic import JsonValue
 
@@ -48,6 +49,29 @@ _MASKED: Final = tuple(
 _READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
+class Loosening(StrEnum):
+    """What a custom profile may give up, and nothing else."""
+
+    EXECUTABLE_SCRATCH = "executable-scratch"
+    """What the program writes to /tmp and /work may be executed."""
+    OPEN_FILES = "open-files"
+    """1024 open files instead of 256."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How strict a box is. Raises ValueError for a custom one that names nothing, or another one that does."""
+
+    name: Literal["strict", "network", "custom"] = "strict"
+    """strict: no way out. network: the egress proxy's socket, still no network. custom: less strict, as named."""
+    loosens: frozenset[Loosening] = frozenset()
+
+    def __post_init__(self) -> None:
+        if (self.name == "custom") != bool(self.loosens):
+            known = ", ".join(Loosening)
+            raise ValueError(f"the profile custom names what it loosens ({known}), the others loosen nothing")
+
+
 @dataclass(frozen=True)
 class WorkspaceMount:
     """The run's volume, mounted at /workspace."""
@@ -70,6 +94,7 @@ class Box:
     labels: Mapping[str, str] = field(compare=False)
     workspace: WorkspaceMount | None = None
     egress: str | None = None
+    loosens: frozenset[Loosening] = frozenset()
     """The host's folder with this call's proxy socket, mounted read-only at EGRESS. None: no way out at all."""
 
     def body(self) -> JsonObject:
@@ -132,10 +157,7 @@ class Box:
             "CpuQuota": int(self.limits.cpus * 100_000),
             "CpuShares": 256,
             "Ulimits": self._ulimits(),
-            "Tmpfs": {
-                "/tmp": f"{self._tmpfs(self.limits.tmp_mb)},mode=1777",  # noqa: S108 - inside the box
-                SCRATCH: f"{self._tmpfs(self.limits.tmp_mb)},mode=0700,uid={BOX_UID},gid={BOX_UID}",
-            },
+            "Tmpfs": self._scratch(),
             "Mounts": [
                 *([self._workspace_mount(self.workspace)] if self.workspace else []),
                 *([self._egress_mount(self.egress)] if self.egress else []),
@@ -154,14 +176,19 @@ class Box:
     def _ulimits(self) -> list[JsonValue]:
         # No nproc: it counts per uid over all boxes of the host, so one box could starve the others. PidsLimit does it.
         limits = {
-            "nofile": 256, "fsize": max(64, self.limits.tmp_mb) * _MB, "core": 0, "memlock": 64 << 10, "msgqueue": 0,
+            "nofile": 1024 if Loosening.OPEN_FILES in self.loosens else 256,
+            "fsize": max(64, self.limits.tmp_mb) * _MB, "core": 0, "memlock": 64 << 10, "msgqueue": 0,
             "sigpending": 256, "stack": 8 * _MB,
         }  # fmt: skip
         return [{"Name": name, "Soft": value, "Hard": value} for name, value in limits.items()]
 
-    @staticmethod
-    def _tmpfs(megabytes: int) -> str:
-        return f"rw,noexec,nosuid,nodev,size={megabytes}m,nr_inodes={_TMPFS_INODES}"
+    def _scratch(self) -> JsonObject:
+        executable = "exec" if Loosening.EXECUTABLE_SCRATCH in self.loosens else "noexec"
+        common = f"rw,{executable},nosuid,nodev,size={self.limits.tmp_mb}m,nr_inodes={_TMPFS_INODES}"
+        return {
+            "/tmp": f"{common},mode=1777",  # noqa: S108 - inside the box
+            SCRATCH: f"{common},mode=0700,uid={BOX_UID},gid={BOX_UID}",
+        }
 
     @staticmethod
     def _workspace_mount(mount: WorkspaceMount) -> JsonObject:
@@ -204,6 +231,7 @@ class Box:
             "pids": (self.pids, host.get("PidsLimit")),
             "memory": (self.memory_bytes, host.get("Memory")),
             "swap": (self.memory_bytes, host.get("MemorySwap")),
+            "scratch": (self._scratch(), host.get("Tmpfs")),
             "devices": ([], _items(host.get("Devices"))),
             "binds": ([], _items(host.get("Binds"))),
             "pid namespace": ("", host.get("PidMode")),

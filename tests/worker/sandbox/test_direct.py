@@ -101,6 +101,15 @@ async def test_what_is_not_given_is_refused_and_what_breaks_is_a_fault(sandbox_d
         assert (await gatehouse(sandbox_data, *bad, "--", "true"))[0] == 2
 
 
+async def test_custom_names_what_it_loosens(sandbox_data: Path) -> None:
+    script = "cp /bin/true /tmp/x; chmod +x /tmp/x; /tmp/x"
+    assert (await gatehouse(sandbox_data, "--", "sh", "-c", script))[1]["exit_code"] == 126
+    custom = ("--profile", "custom", "--loosen", "executable-scratch")
+    assert (await gatehouse(sandbox_data, *custom, "--", "sh", "-c", script))[1]["exit_code"] == 0
+    for bad in (["--profile", "custom"], ["--loosen", "open-files"], [*custom, "--loosen", "privileged"]):
+        assert (await gatehouse(sandbox_data, *bad, "--", "true"))[0] == 2
+
+
 async def test_numbers_are_true(sandbox_data: Path) -> None:
     """Also for processes that nobody waited for, and that left their session."""
     busy = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass"
