@@ -8,6 +8,7 @@ Each process imports only what its queue needs. SIGTERM and SIGINT drain it: wor
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -212,6 +213,7 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
         finally:
             reaping.cancel()
             await sandbox.close()
+            log.info("boxes", **dataclasses.asdict(sandbox.pool.stats), hit_rate=sandbox.pool.stats.hit_rate)
             await db.close()
 
 

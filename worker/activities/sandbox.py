@@ -330,6 +330,7 @@ def _call_outcome(run: ToolRun, ran: Ran, result: ToolResult, given: JsonObject)
         "generation": run.generation,
         "cpu_ms": ran.cpu_ms,
         "peak_memory_bytes": ran.peak_memory_bytes,
+        "pooled": ran.pooled,
         **given,
     }
     return AuditEvent(

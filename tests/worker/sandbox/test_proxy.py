@@ -229,6 +229,7 @@ async def test_one_request_a_connection(opened: Opened, sites: Sites) -> None:
         await client.ask(f"POST http://{HOST}/first HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc{second}")
     assert b"second" not in b"".join(sites.plain.heads)
     assert sites.plain.bodies == [b"", b"abc"]
+    assert sites.plain.beyond == b""
 
 
 @pytest.mark.parametrize(
