@@ -61,7 +61,9 @@ async def list_policy_changes(
 async def list_policy_proposals(
     principal: PolicyReader,
     services: ServicesDep,
-    state: Annotated[str | None, Query(pattern="^(open|applied|rejected)$")] = None,
+    state: Annotated[
+        str | None, Query(pattern="^(open|applied|rejected)$", description="Only proposals in this state.")
+    ] = None,
     limit: Limit = 50,
 ) -> PageOut[Proposal]:
     """Newest first."""
