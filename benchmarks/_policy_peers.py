@@ -1,7 +1,6 @@
 """The same rules and the same questions for plain Casbin, Cedar and Rego, each set up as its documentation advises.
 
-Every peer is a function from a request to a verdict, so that the benchmark can hold its answers against ours. Cedar and
-Rego are optional: `pip install -r deploy/requirements/bench.txt` brings them.
+Every peer is a function from a request to a verdict, so that the benchmark can hold its answers against ours.
 """
 
 import importlib
@@ -66,12 +65,9 @@ def plain_casbin(rules: Sequence[Rule]) -> Peer:
     return enforce
 
 
-def cedar(rules: Sequence[Rule]) -> Peer | None:
+def cedar(rules: Sequence[Rule]) -> Peer:
     """One parsed policy set and one entity graph, kept. A permit that is an ask says so by its name."""
-    try:
-        cedarpy: Any = importlib.import_module("cedarpy")
-    except ImportError:
-        return None
+    cedarpy: Any = importlib.import_module("cedarpy")  # untyped
     policies = cedarpy.PolicySet.from_str("\n".join(_cedar_policy(r) for r in rules))
     entities = cedarpy.Entities.from_json_str(
         json.dumps(
@@ -129,12 +125,9 @@ verdict := "allow" if { not "deny" in verdicts; not "ask" in verdicts; "allow" i
 """
 
 
-def rego(rules: Sequence[Rule]) -> Peer | None:
+def rego(rules: Sequence[Rule]) -> Peer:
     """Rows as data, indexed by tenant and role; a compiled bundle, kept."""
-    try:
-        regopy: Any = importlib.import_module("regopy")
-    except ImportError:
-        return None
+    regopy: Any = importlib.import_module("regopy")  # untyped
     index: dict[str, dict[str, list[dict[str, object]]]] = {}
     kinds = list(WHEN)
     for r in rules:

@@ -21,7 +21,7 @@ HOSTS = tuple(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*LOCKS, "bench.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_locks_name_no_address(name: str) -> None:
     text = (REQUIREMENTS / name).read_text()
     for forbidden in ("://", "--index-url", "--extra-index-url", "--find-links", "--trusted-host"):
@@ -29,7 +29,7 @@ def test_locks_name_no_address(name: str) -> None:
     assert "://" not in text
 
 
-@pytest.mark.parametrize("name", [*LOCKS, "bench.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_by_hash(name: str) -> None:
     text = (REQUIREMENTS / name).read_text()
     blocks = re.split(
