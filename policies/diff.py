@@ -99,11 +99,16 @@ def _row_diff(before: RuleSet, after: RuleSet) -> PolicyDiff:
         for name in sorted(old.keys() & new.keys())
         if old[name] != new[name]
     ]
-    roles = {name for name, _ in set(before.roles) ^ set(after.roles)}
+    # Merged files may name what a role inherits in another order than one file does.
+    roles = {name for name, _ in _hierarchy(before) ^ _hierarchy(after)}
     return PolicyDiff(
         added=tuple(sorted(new.keys() - old.keys())), removed=tuple(sorted(old.keys() - new.keys())),
         changed=tuple(changed), roles=tuple(sorted(roles)),
     )  # fmt: skip
+
+
+def _hierarchy(rules: RuleSet) -> set[tuple[str, frozenset[str]]]:
+    return {(name, frozenset(inherited)) for name, inherited in rules.roles}
 
 
 def _fields(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> Iterator[FieldChange]:
