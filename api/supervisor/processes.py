@@ -1,10 +1,10 @@
-"""Who a process is, beyond its number: a pid is reused, a pid with its start time and command line is not."""
+"""Who a process is, beyond its number: a pid is reused, a pid with its start time and boot is not."""
 
 import asyncio
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ class Identity:
     started: int
     """Clock ticks after boot, as in /proc/<pid>/stat."""
     boot: str
-    command: str
+    command: str = field(compare=False)
+    """For people. No part of who it is: the kernel shows none while a program is being loaded."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain form for the state file."""
