@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from pydantic import Field, JsonValue, ValidationError
 
 from tools.contract import (
@@ -31,8 +29,7 @@ from tools.contract import (
 from tools.egress import HOST_PATTERN, HostRule, rules
 from tools.errors import ToolError
 from tools.images import PACKAGE_PATTERN, ToolImage, tool_image
-from tools.schemas import SchemaError as UnusableSchema
-from tools.schemas import compiled
+from tools.schemas import SchemaError, compiled
 
 BUILT_IN: Final = Path(__file__).resolve().parent
 # One line per tool that comes with the product. A folder that is not named here does not exist.
@@ -120,7 +117,6 @@ def load_tool(folder: Path) -> LoadedTool:
     if manifest.name != folder.name:
         raise ToolError(file, "name", f"{manifest.name!r} in a folder called {folder.name!r}", "Give both one name.")
     _check_parameters(file, manifest.parameters)
-    _check_usable(file, manifest.parameters)
     _check_roles(file, manifest)
     _check_egress(file, manifest)
     program = _program(folder / "run.py")
@@ -214,23 +210,11 @@ def _check_parameters(file: Path, parameters: JsonObject) -> None:
     if parameters.get("type") != "object":
         raise ToolError(file, "parameters.type", "must be object", "Arguments are one JSON object: `type: object`.")
     try:
-        Draft202012Validator.check_schema(parameters)
-    except SchemaError as error:
-        field = ".".join(["parameters", *(str(part) for part in cast(Sequence[object], error.absolute_path))])
-        raise ToolError(file, field, f"not a JSON Schema (draft 2020-12): {error.message}", "Correct it.") from error
-    for reference in _references(parameters):
-        if not reference.startswith("#"):
-            raise ToolError(
-                file, "parameters", f"$ref to {reference!r}", "Refer only within the schema: `#/$defs/...`."
-            )
-
-
-def _check_usable(file: Path, parameters: JsonObject) -> None:
-    """What checks the calls must take the schema, too."""
-    try:
         compiled(parameters)
-    except UnusableSchema as error:
-        raise ToolError(file, "parameters", f"cannot be used to check calls: {error}", "Correct it.") from error
+    except SchemaError as error:
+        field = ".".join(["parameters", *map(str, error.path)])
+        remedy = "Correct it; refer only within the schema: `#/$defs/...`."
+        raise ToolError(file, field, f"not a JSON Schema (draft 2020-12): {error}", remedy) from error
 
 
 def _check_roles(file: Path, manifest: ToolManifest) -> None:
@@ -255,15 +239,6 @@ def _exists(schema: JsonValue, path: Sequence[str]) -> bool:
         return _exists(properties[path[0]], path[1:])
     open_ended = any(word in schema for word in ("$ref", "allOf", "anyOf", "oneOf", "patternProperties"))
     return open_ended or (schema.get("additionalProperties", True) is not False and not isinstance(properties, dict))
-
-
-def _references(value: JsonValue) -> list[str]:
-    if isinstance(value, list):
-        return [found for item in value for found in _references(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [item for key, item in value.items() if key in ("$ref", "$dynamicRef") and isinstance(item, str)]
-    return own + [found for item in value.values() for found in _references(item)]
 
 
 def _program(file: Path) -> bytes:

@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from pydantic import JsonValue
-
 from policies.fallback import THEN_VARIABLES, WHEN_VARIABLES, Expression, ExpressionError, Template
 from policies.source import Document, Loc, Problem, SourceError, close_to, parse_as, read_document
 from tools.contract import JsonObject, ToolSpec
+from tools.schemas import SchemaError, compiled
 from worker.store.blobs import Blobs
 from workflows.spec import AutomationFile, AutomationSpec, FallbackRule, RuleCall, resolve
 
@@ -157,29 +154,16 @@ def _check(
 
 def _check_schema(document: Document, field: str, schema: JsonObject) -> Iterable[Problem]:
     try:
-        Draft202012Validator.check_schema(schema)
+        compiled(schema)
     except SchemaError as error:
-        loc = (field, *(p for p in error.absolute_path))
         yield document.problem(
-            loc, f"not a JSON Schema: {error.message[:200]}", "correct it; draft 2020-12 is understood"
+            (field, *error.path),
+            f"not a JSON Schema: {error}",
+            "correct it (draft 2020-12); put what it refers to under $defs",
         )
         return
     if schema.get("type") != "object":
         yield document.problem((field, "type"), "does not describe an object", "write `type: object`")
-    for ref in _refs(schema):
-        if not ref.startswith("#"):
-            yield document.problem((field,), f"refers to {ref!r} outside the file", "put the definition under $defs")
-
-
-def _refs(value: JsonValue) -> Iterable[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(inner, str):
-                yield inner
-            yield from _refs(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _refs(inner)
 
 
 def _check_rule(

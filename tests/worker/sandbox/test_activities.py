@@ -280,7 +280,7 @@ async def test_cancel_kills_the_box_and_heartbeats_told_of_life(desk: Desk, sand
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await leftovers(sandbox, desk.run.run_id) == []
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
     assert await desk.outcomes() == []
 
 
@@ -294,7 +294,7 @@ async def test_drain_hands_back_what_may_be_repeated(desk: Desk, sandbox: Sandbo
     with pytest.raises(ApplicationError) as caught:
         await task
     assert (caught.value.type, caught.value.non_retryable) == ("worker_draining", False)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
     assert await leftovers(sandbox, desk.run.run_id) == []
 
 
