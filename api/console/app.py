@@ -13,7 +13,7 @@ from api.console import assets
 from api.console.guard import SAFE_METHODS, Guard
 from api.console.pages import page
 from api.console.routes import entry, live, questions, queue
-from api.console.session import HOME, SignInNeeded, drop_cookie, sign_in_path
+from api.console.session import HOME, SignInNeeded, drop_cookie, safe_next, sign_in_path
 from api.errors import Refused, store_unavailable
 from worker.settings import Settings
 from worker.store.database import StoreUnavailable
@@ -41,18 +41,25 @@ def create_console(settings: Settings, state: State) -> FastAPI:
 def _install_errors(console: FastAPI, settings: Settings) -> None:
     @console.exception_handler(SignInNeeded)
     async def _sign_in(request: Request, error: SignInNeeded) -> Response:
+        if request.headers.get("hx-request") == "true":
+            # A page refreshing itself must not lose what somebody is typing: it only says that the session is over.
+            return Response(status_code=204, headers={"HX-Trigger": "session-ended"})
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        fragment = request.headers.get("hx-request") == "true"
-        if fragment or request.method not in SAFE_METHODS:
-            # What was sent is not kept: say so instead of pretending it was done.
-            back = request.headers.get("referer", "") if fragment else here
-            path = sign_in_path(_path_of(back) if fragment else here, ended=error.ended)
-            if fragment:
-                return Response(status_code=401, headers={"HX-Redirect": path})
-            response: Response = page(request, "sign_in.html", status=401, next=here if _is_page(here) else HOME,
-                                      ended=True, lost=True, problem=None, oidc=None)  # fmt: skip
+        if request.method in SAFE_METHODS:
+            response: Response = RedirectResponse(sign_in_path(here, ended=error.ended), 303)
         else:
-            response = RedirectResponse(sign_in_path(here, ended=error.ended), 303)
+            # What was sent is not kept: say so instead of pretending it was done.
+            back = request.url.path.removesuffix("/answer").removesuffix("/edit")
+            response = page(
+                request,
+                "sign_in.html",
+                status=401,
+                next=safe_next(back),
+                ended=True,
+                lost=True,
+                problem=None,
+                oidc=None,
+            )
         if error.ended:
             drop_cookie(response, settings, request)
         return response
@@ -94,11 +101,3 @@ def _cross_site(request: Request) -> Response:
     refused = Refused(403, "cross_site", "this request did not come from a page of the console, so nothing was done",
                       remedy="open the console and do it there; behind a proxy, set GATEHOUSE_PUBLIC_URL")  # fmt: skip
     return _problem(request, refused)
-
-
-def _path_of(referer: str) -> str:
-    return "/" + referer.split("://", 1)[-1].partition("/")[2]
-
-
-def _is_page(path: str) -> bool:
-    return path.startswith("/console/") and "/answer" not in path

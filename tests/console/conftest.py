@@ -1,4 +1,4 @@
-"""One installation with workers and boxes, and one browser, for the folder; each test brings its own people and runs."""
+"""One installation with workers and boxes and one browser for the folder; each test brings its own people and runs."""
 
 from collections.abc import AsyncIterator
 

@@ -4,13 +4,17 @@ import re
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from deploy.assets import FOLDER
-from tests.api.running import Api
+from policies.redaction import redact_json
+from tests.api.running import Api, question_of
+from worker.activities.questions import requested
+from worker.store.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "test-output" / "console"
@@ -67,6 +71,15 @@ class Desk:
         await page.get_by_label("API key").fill(self.api.keys[who])
         await page.get_by_role("button", name="Sign in").click()
         await page.wait_for_url("**/console/queue")
+
+    async def put_question(self, run: Run, **changes: Any) -> datetime:
+        """A pending question and its record, stored in one transaction as a run's worker does; returns when it was."""
+        request = question_of(run, **changes)
+        services = self.api.services
+        async with services.database.begin() as conn:
+            await services.approvals.open(request, conn=conn)
+            await services.audit.append(requested(request, redact_json), conn=conn)
+        return datetime.now(UTC)
 
     async def close(self) -> None:
         """Everybody goes home."""

@@ -99,5 +99,5 @@
   const offline = (away) => { const note = one("#offline"); if (note) note.hidden = !away; };
   document.addEventListener("htmx:sse:error", () => offline(true));
   document.addEventListener("htmx:sse:after:connection", () => offline(false));
-  document.addEventListener("session-ended", () => location.reload());
+  document.addEventListener("session-ended", () => { const note = one("#ended"); if (note) note.hidden = false; });
 })();
