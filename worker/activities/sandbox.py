@@ -15,6 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from policies.redaction import redact as redact_secrets
+from policies.switches import refused_call
 from tools.contract import (
     CONTENT_LIMIT_CHARS,
     JsonObject,
@@ -34,6 +35,7 @@ from worker.store.blobs import BlobDamaged, BlobMissing, Blobs
 from worker.store.database import StoreUnavailable
 from worker.store.events import outcome_body, outcome_id
 from worker.store.ledger import ClaimState, Ledger
+from worker.store.switches import Switches
 from workflows.contracts import ArtifactRef, RunRef, ToolRun, WorkspaceOpened
 
 HEARTBEAT_S: Final = 1.0
@@ -74,6 +76,7 @@ class SandboxActivities:
         self._audit = audit
         self._means = means
         self._redact = redact
+        self._switches = Switches(audit.db, audit)
 
     def all(self) -> list[Callable[..., object]]:
         """What the sandbox worker registers."""
@@ -171,8 +174,11 @@ class SandboxActivities:
         """
         if (result := await self.earlier(run, attempt)) is not None:
             return result
+        await self._refuse_stopped(run)
 
         async def commit(box: str) -> None:
+            # Once more, as starting a box may take long: after this the program runs.
+            await self._refuse_stopped(run)
             await self.claim(run, attempt, box)
             committed()
 
@@ -190,6 +196,13 @@ class SandboxActivities:
         except BoxLost as error:
             _refuse_repeat(run)
             raise ApplicationError(f"the box was lost: {error}", type="worker_lost") from error
+
+    async def _refuse_stopped(self, run: ToolRun) -> None:
+        """Raise ApplicationError stopped when a switch is in force; StoreUnavailable when nobody can say."""
+        ref, tool = run.run, run.tool
+        switches = await self._switches.in_force()
+        if (refusal := refused_call(switches, ref.tenant, ref.automation, tool.name, tool.effect)) is not None:
+            raise ApplicationError(refusal.reason, type="stopped", non_retryable=True)
 
     async def _settle(self, run: ToolRun, ran: Ran, more: JsonObject) -> ToolResult:
         for attempt in range(_SETTLE_TRIES):
