@@ -67,6 +67,8 @@ class ToolManifest(Strict):
     """Debian packages beside those of the base image; the tool then has an image of its own."""
     limits: Limits = Limits()
     results: Trust = "untrusted"
+    reconcile: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}\.py$")] | None = None
+    """File beside run.py: a program that finds out whether a lost call took effect, and changes nothing."""
     roles: dict[Annotated[str, Field(min_length=1, max_length=200)], ArgumentRole] = Field(default_factory=dict)
 
 
@@ -79,6 +81,8 @@ class LoadedTool:
     folder: Path
     image: ToolImage | None = None
     """What its own image is built from; None when it uses a common one."""
+    reconcile: bytes | None = None
+    """Goes to the blob store under `spec.reconcile_sha256`."""
 
 
 def load_tools(folders: Sequence[Path] = (BUILT_IN,)) -> dict[str, LoadedTool]:
@@ -116,14 +120,34 @@ def load_tool(folder: Path) -> LoadedTool:
     _check_roles(file, manifest)
     _check_egress(file, manifest)
     program = _program(folder / "run.py")
-    digest = hashlib.sha256(program).hexdigest()
-    spec = ToolSpec(**dict(manifest), program_sha256=digest)
+    reconcile = _reconcile(file, manifest)
+    digests = {"program_sha256": _digest(program), "reconcile_sha256": reconcile and _digest(reconcile)}
+    spec = ToolSpec.model_validate({**dict(manifest), **digests})
     own = tool_image(folder, manifest.name, manifest.packages)
     if own is None:
-        return LoadedTool(spec, program, folder)
+        return LoadedTool(spec, program, folder, None, reconcile)
     if manifest.image != "base":
         raise ToolError(file, "image", "beside packages or a Dockerfile", "Leave it out: they make their own.")
-    return LoadedTool(spec.model_copy(update={"image": own.name}), program, folder, own)
+    return LoadedTool(spec.model_copy(update={"image": own.name}), program, folder, own, reconcile)
+
+
+def _digest(program: bytes) -> str:
+    return hashlib.sha256(program).hexdigest()
+
+
+def _reconcile(file: Path, manifest: ToolManifest) -> bytes | None:
+    if manifest.reconcile is None:
+        return None
+    if manifest.repeat is not Repeat.AT_MOST_ONCE:
+        raise ToolError(
+            file, "reconcile", "beside `repeat: safe`", "Leave it out: what is lost is run again, nobody has to know."
+        )
+    if manifest.reconcile == "run.py":
+        raise ToolError(file, "reconcile", "is the tool's own program", "Write another that only looks.")
+    program = _program(file.with_name(manifest.reconcile))
+    if not program.strip():
+        raise ToolError(file, "reconcile", f"{manifest.reconcile} is empty", "Write what it looks at.")
+    return program
 
 
 def _manifest(file: Path) -> ToolManifest:

@@ -31,6 +31,8 @@ class Installed(Protocol):
     def spec(self) -> ToolSpec: ...  # noqa: D102
     @property
     def program(self) -> bytes: ...  # noqa: D102
+    @property
+    def reconcile(self) -> bytes | None: ...  # noqa: D102
 
 
 class AutomationError(SourceError):
@@ -46,7 +48,7 @@ class Catalog:
 
     @classmethod
     async def load(cls, home: Path | None, blobs: Blobs, tools: Mapping[str, Installed]) -> "Catalog":
-        """Read the built-in automations and `<home>/automations`, and store the program of every tool in `blobs`.
+        """Read the built-in automations and `<home>/automations`, and store the programs of every tool in `blobs`.
 
         Raises AutomationError with everything wrong in all files (nothing is loaded in part), StoreUnavailable when the
         blobs cannot be written.
@@ -54,8 +56,9 @@ class Catalog:
         specs = {name: tool.spec for name, tool in tools.items()}
         automations = read_all(automation_paths(home), specs)
         for name, tool in tools.items():
-            stored = await blobs.put(tool.program)
-            if stored.sha256 != tool.spec.program_sha256:
+            stored = (await blobs.put(tool.program)).sha256
+            other = None if tool.reconcile is None else (await blobs.put(tool.reconcile)).sha256
+            if (stored, other) != (tool.spec.program_sha256, tool.spec.reconcile_sha256):
                 raise ValueError(f"tool {name}: its program does not have the digest its manifest was resolved with")
         return cls({a.name: resolve(a, tuple(specs[t] for t in a.tools)) for a in automations}, specs)
 

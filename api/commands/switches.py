@@ -1,13 +1,15 @@
 """`gatehouse switches`: stop everything or a part of it, see what is confirmed, let it go on step by step."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.client import Obj, segment
 from api.commands.output import moment, put_fields, put_json, put_table, say
 from api.commands.session import CommandError, Exit, Json, Yes, session
+
+if TYPE_CHECKING:
+    from api.commands.client import Client, Obj
 
 app = typer.Typer(no_args_is_help=True, help="Kill switches and safe mode: stop, look, release.")
 
@@ -43,7 +45,7 @@ def list_switches(
 @app.command("show")
 def show(ctx: typer.Context, switch_id: Id, json_: Json = False) -> None:
     """One switch: requested against confirmed stops, and what is left."""
-    found = session(ctx).client().get(f"/switches/{segment(switch_id)}")
+    found = _get(session(ctx).client(), switch_id)
     put_json(found) if json_ else _put(found)
 
 
@@ -77,7 +79,7 @@ def safe_mode(
 def release(ctx: typer.Context, switch_id: Id, reason: Reason, yes: Yes = False, json_: Json = False) -> None:
     """One step: from stopped to safe mode, from safe mode to nothing."""
     client = session(ctx).client()
-    found = client.get(f"/switches/{segment(switch_id)}")
+    found = _get(client, switch_id)
     if found["state"] == "released":
         raise CommandError(f"{switch_id} is released already", code=Exit.USAGE)
     if not yes:
@@ -88,12 +90,12 @@ def release(ctx: typer.Context, switch_id: Id, reason: Reason, yes: Yes = False,
             raise CommandError("nobody is here to confirm", "add --yes", Exit.USAGE)
         if not typer.confirm("Release it by one step?", err=True):
             raise CommandError("nothing was released", code=Exit.WAITING)
-    after = client.post(f"/switches/{segment(switch_id)}/release", {"state": found["state"], "reason": reason})
+    after = client.post(f"/switches/{found['id']}/release", {"state": found["state"], "reason": reason})
     put_json(after) if json_ else say(f"{switch_id} is {after['state']}")
 
 
 def _set(
-    ctx: typer.Context, scope: str, target: str, reason: str, body: Obj, *, wait: float, json_: bool
+    ctx: typer.Context, scope: str, target: str, reason: str, body: "Obj", *, wait: float, json_: bool
 ) -> None:  # fmt: skip
     if scope not in SCOPES:
         raise CommandError(f"no such scope: {scope}", f"scopes: {', '.join(SCOPES)}", Exit.USAGE)
@@ -102,7 +104,7 @@ def _set(
     until = time.monotonic() + wait
     while not found["confirmed"] and time.monotonic() < until:
         time.sleep(WAIT_STEP_S)
-        found = client.get(f"/switches/{segment(found['id'])}")
+        found = _get(client, found["id"])
     put_json(found) if json_ else _put(found)
     if wait and not found["confirmed"]:
         raise CommandError(
@@ -111,12 +113,18 @@ def _set(
         )
 
 
-def _what(found: Obj) -> str:
+def _get(client: "Client", switch_id: str) -> "Obj":
+    from api.commands.client import segment
+
+    return client.get(f"/switches/{segment(switch_id)}")
+
+
+def _what(found: "Obj") -> str:
     what = found["scope"] if found["scope"] == "global" else f"{found['scope']} {found['target'] or found['tenant']}"
     return f"{what} everywhere" if found["target"] and found["tenant"] == "*" else what
 
 
-def _put(found: Obj) -> None:
+def _put(found: "Obj") -> None:
     counts: Obj = found["counts"]
     put_fields(
         [
@@ -138,7 +146,7 @@ def _put(found: Obj) -> None:
         put_table(["run", "stop", "containers left"], rows, "")
 
 
-def _how(run: Obj) -> str:
+def _how(run: "Obj") -> str:
     for word in ("resumed", "confirmed", "acknowledged"):
         if run[f"{word}_at"]:
             return f"{word} {moment(run[f'{word}_at'])}"

@@ -17,6 +17,7 @@ from worker.store.ids import new_id
 from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.stops import add_stops
 from worker.store.tables import switch as table
+from worker.store.tables import switch_stop
 
 INSTALLATION = "-"
 """Tenant of the records about switches that count for all tenants."""
@@ -92,6 +93,8 @@ class Switches:
         async with self.db.begin() as conn:
             if (await conn.execute(change)).first() is None:
                 raise SwitchMoved("somebody has moved the switch meanwhile")
+            # Those that were told to stop have to be told again, at once.
+            await conn.execute(sa.update(switch_stop).where(switch_stop.c.switch_id == switch.id).values(asked_at=None))
             type_ = "switch.released" if to == "released" else "switch.eased"
             await self._audit.append(_event(after, type_, reason, {}), conn=conn)
         return after
