@@ -30,6 +30,8 @@ from worker.store.queue import Queue
 from worker.store.runs import Runs
 from worker.store.sessions import Sessions
 from worker.store.signing import AnswerKey
+from worker.store.stops import Stops
+from worker.store.switches import Switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Services:
     database: Database
     audit: AuditLog
     runs: Runs
+    switches: Switches
+    stops: Stops
     approvals: Approvals
     queue: Queue
     keys: ApiKeys
@@ -84,7 +88,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
-            settings=settings, database=database, audit=audit, runs=Runs(database), approvals=Approvals(database),
+            settings=settings, database=database, audit=audit, runs=Runs(database),
+            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
             queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
             sessions=Sessions(
                 database, audit, idle=timedelta(minutes=settings.console_idle_minutes),
