@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.oidc import Provider
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
@@ -59,6 +60,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    oidc: Provider | None
+    """The identity provider, where one is set."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
 
@@ -98,7 +101,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
-            bad_keys=Throttle(per_minute=10),
+            oidc=Provider(settings) if settings.oidc_issuer else None, bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:
         if obeying is not None:
