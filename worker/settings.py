@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_wait_s: float = Field(default=120.0, ge=1)
+    """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
     secrets_dir: Path | None = None
