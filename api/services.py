@@ -27,6 +27,8 @@ from worker.store.keys import ApiKeys
 from worker.store.policies import Policies
 from worker.store.runs import Runs
 from worker.store.signing import AnswerKey
+from worker.store.stops import Stops
+from worker.store.switches import Switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Services:
     database: Database
     audit: AuditLog
     runs: Runs
+    switches: Switches
+    stops: Stops
     approvals: Approvals
     keys: ApiKeys
     files: Files
@@ -79,7 +83,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
-            settings=settings, database=database, audit=audit, runs=Runs(database), approvals=Approvals(database),
+            settings=settings, database=database, audit=audit, runs=Runs(database),
+            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
             keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
