@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """Largest file the API takes."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    engine_patience_s: float = 15.0
+    """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
     secrets_dir: Path | None = None

@@ -111,7 +111,7 @@ class _Passage:
             rule=decision.rule, generation=self._generation,
         )  # fmt: skip
         try:
-            result = await _in_sandbox(order)
+            result = await in_sandbox(order)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -215,7 +215,7 @@ def _said(answer: ApprovalAnswer) -> str:
     return f"{answer.principal.id} answered{reason}:"
 
 
-async def _in_sandbox(order: ToolRun) -> ToolResult:
+async def in_sandbox(order: ToolRun) -> ToolResult:
     tool = order.tool
     return await workflow.execute_activity(
         ports.run_tool,

@@ -98,7 +98,7 @@ class Workspaces:
         """How a call's box mounts the run's volume. Raises WorkspaceMissing, SandboxUnavailable."""
         volume = self._volume(run_id)
         try:
-            await self._engine.call(lambda api: api.inspect_volume(volume))
+            await self._engine.patiently(lambda: self._engine.call(lambda api: api.inspect_volume(volume)))
         except NotFound as error:
             raise WorkspaceMissing(f"run {run_id} has no workspace") from error
         return WorkspaceMount(volume, writable, self._labels(run_id, "workspace"))
