@@ -65,16 +65,10 @@ _PASSED_THROUGH = (
     "workflows.spec",
     "workflows.spending",
     # Used by the above, some of it lazily; a late import inside a workflow trips the deadlock detector.
-    "attr",
-    "attrs",
     "cryptography",
-    "jsonschema",
     "jsonschema_rs",
-    "jsonschema_specifications",
     "opentelemetry",
     "re2",
-    "referencing",
-    "rpds",
 )
 
 

@@ -174,7 +174,7 @@ open("/workspace/out/rest", "wb").write(bytes(40 << 20))
     monkeypatch.setattr(workspace, "_MAX_ENTRIES", 3)
     started = time.monotonic()
     assert ("...", "more than 3 entries") in (await opened.collect(RUN)).skipped
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 async def test_filling_the_workspace_ends_the_call(
