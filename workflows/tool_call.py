@@ -216,6 +216,7 @@ def _said(answer: ApprovalAnswer) -> str:
 
 
 async def in_sandbox(order: ToolRun) -> ToolResult:
+    """Run the call on a sandbox worker. Raises ActivityError with one of the port's error types."""
     tool = order.tool
     return await workflow.execute_activity(
         ports.run_tool,

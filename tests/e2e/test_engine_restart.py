@@ -188,6 +188,7 @@ async def orders(settings: Settings, run_id: str) -> list[ToolRun]:
     return [order(number) for number in range(CALLS)]
 
 
+@pytest.mark.timeout(900)
 async def test_every_call_has_one_outcome_and_nothing_is_left(engine: OwnEngine, workers: Workers) -> None:
     client = await temporal.connect(workers.settings)
     runs = {f"run_load{n}": await orders(workers.settings, f"run_load{n}") for n in range(RUNS)}
@@ -201,7 +202,7 @@ async def test_every_call_has_one_outcome_and_nothing_is_left(engine: OwnEngine,
             return {run_id: await handle.query(Load.so_far) for run_id, handle in handles.items()}
 
         async def until(count: int) -> None:
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + 600
             while sum(map(len, (await ended()).values())) < count:
                 assert time.monotonic() < deadline, (await ended(), workers.log())
                 await asyncio.sleep(0.1)
@@ -274,7 +275,6 @@ async def accounted(
                 assert (recorded[call], held.state) == (0, ClaimState.HELD), state
                 assert order.tool.repeat is Repeat.AT_MOST_ONCE, state
     await database.close()
-
 
 
 def times_ran(engine: OwnEngine, run_id: str, call: str) -> int:

@@ -92,9 +92,11 @@ class Sandbox:
     """
 
     def __init__(
-        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None
-    ) -> None:
-        """Without `pool` every call starts its own box."""
+        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None,
+        runtime: str = "",
+    ) -> None:  # fmt: skip
+        """Without `pool` every call starts its own box. `runtime`: one the engine offers, "" for its own choice."""
+        self.runtime = runtime
         self.engine = engine
         self.owner = owner
         self._data = data
@@ -203,7 +205,7 @@ class Sandbox:
         limits = job.limits.model_copy(update={"timeout_s": _LONGEST_JOB_S, "output_bytes": 1024})
         wait_s = self.pool.settings.max_age_s + _WAIT_FOR_JOB_S
         init = (*_INIT, str(wait_s), *(("python",) if job.command == PROGRAM_COMMAND else ()))
-        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress, job.loosens)
+        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress, job.loosens, self.runtime)
 
     async def expect(self, workspace: WorkspaceMount) -> None:
         """A run with this workspace begins: start a box ahead for what its first call will probably need."""
@@ -269,7 +271,9 @@ class Sandbox:
                 await standing.channel.send(header, job.program, job.stdin)
                 async for kind, content in standing.frames:
                     if kind == REPORT:
-                        return reported(content, bytes(out[STDOUT]), bytes(out[STDERR]))
+                        if (report := header.vouched(content)) is None:
+                            raise BoxLost("a report that is not from process 1")
+                        return reported(report, bytes(out[STDOUT]), bytes(out[STDERR]))
                     total += len(content)
                     if total > job.limits.output_bytes + _OVERHEAD_BYTES:
                         return ended(Ending.OUTPUT_LIMIT)

@@ -138,9 +138,10 @@ class Workspaces:
             except NotFound:
                 return
             except Conflict as error:
-                # The last call's box is still on its way out.
+                # The last call's box is still on its way out, or another worker started one ahead for this run.
                 if attempt == _REMOVE_TRIES - 1:
                     raise SandboxUnavailable(f"the workspace is in use: {error}", "see `docker ps -a`") from error
+                await self._sandbox.clear_run(run_id)
                 await asyncio.sleep(0.1 * 2**attempt)
             else:
                 return
