@@ -27,12 +27,11 @@ import sys
 import time
 
 PR_SET_DUMPABLE, SIGKILL, SIGPIPE, SIGXFSZ = 4, 9, 13, 25
-CHUNK = 65536
 TICK_S, SHORT_TICK_S, WORKSPACE_TICK_S, DRAIN_S = 0.05, 0.005, 0.25, 0.05
 GROWTH_ENTRIES = 1000
 NAMES_A_PIECE = 15  # as many of the longest names make a path that the kernel takes
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-COUNT_AT_MOST = 1_000_000
+CHUNK, COUNT_AT_MOST = 65536, 1_000_000
 CPU_FILES = (("/sys/fs/cgroup/cpuacct/cpuacct.usage", 0, 1000), ("/sys/fs/cgroup/cpu.stat", 1, 1))
 PROGRAM, SECRETS, WORKSPACE = "/work/run.py", "/work/secrets", "/workspace"
 NUMBERS = 8  # as many the header starts with
