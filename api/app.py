@@ -40,6 +40,7 @@ from api.routes import (
     policy,
     policy_changes,
     runs,
+    switches,
     tools,
 )  # fmt: skip
 from api.services import Services, open_services
@@ -58,7 +59,7 @@ SHUTDOWN_S = 10
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, keys.router, me.router, health.router,
+    audit.router, policy.router, policy_changes.router, switches.router, keys.router, me.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -69,6 +70,7 @@ TAGS = [
     {"name": "tools", "description": "What an automation may use."},
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
+    {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},

@@ -12,6 +12,7 @@ from api.gateway import Gateway
 from api.limits import Throttle
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
+from worker.artifacts import open_blobs
 from worker.automations import Catalog
 from worker.policy import LivePolicy
 from worker.settings import Settings
@@ -26,6 +27,8 @@ from worker.store.keys import ApiKeys
 from worker.store.policies import Policies
 from worker.store.runs import Runs
 from worker.store.signing import AnswerKey
+from worker.store.stops import Stops
+from worker.store.switches import Switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Services:
     database: Database
     audit: AuditLog
     runs: Runs
+    switches: Switches
+    stops: Stops
     approvals: Approvals
     keys: ApiKeys
     files: Files
@@ -65,7 +70,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     tail: Tail | None = None
     try:
         await database.migrate()
-        audit, blobs = AuditLog(database), Blobs(settings.blobs)
+        audit, blobs = AuditLog(database), open_blobs(settings)
         tools = load_tools([BUILT_IN, *([settings.home / "tools"] if settings.home else [])])
         catalog = await Catalog.load(settings.home, blobs, tools)
         engine = LivePolicy(
@@ -78,7 +83,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
-            settings=settings, database=database, audit=audit, runs=Runs(database), approvals=Approvals(database),
+            settings=settings, database=database, audit=audit, runs=Runs(database),
+            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
             keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,

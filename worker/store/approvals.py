@@ -12,6 +12,7 @@ from worker.store.database import Database, insert_if_absent
 from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.tables import approval as table
 from workflows.contracts import ApprovalAnswer, ApprovalRequest, ApprovalState
+from workflows.held import FrozenQuestion
 
 OPEN_STATES = (ApprovalState.PENDING, ApprovalState.FROZEN)
 """Everything else is final."""
@@ -79,6 +80,19 @@ class Approvals:
         async with self.db.read() as conn:
             found = [_approval(row) for row in await conn.execute(query)]
         return page_of("approvals", found, limit, _position)
+
+    async def set_clock(self, question: FrozenQuestion, *, conn: AsyncConnection) -> None:
+        """Say that an open question is frozen or pending again, and until when. A closed one stays as it is."""
+        at = sa.and_(table.c.id == question.approval_id, table.c.state.in_(_OPEN))
+        stored = (await conn.execute(sa.select(table.c.request).where(at).with_for_update())).scalar_one_or_none()
+        if stored is None:
+            return
+        request = ApprovalRequest.model_validate_json(stored).model_copy(update={"deadline": question.deadline})
+        await conn.execute(
+            sa.update(table)
+            .where(at)
+            .values(state=question.state.value, deadline=question.deadline, request=request.model_dump_json())
+        )
 
     async def still_open(self, run_id: str, *, conn: AsyncConnection) -> list[ApprovalRow]:
         """The run's questions that wait for an answer, oldest first."""
