@@ -19,10 +19,12 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from typing_extensions import override
 
 from api import docs, errors
+from api.console.app import PATH as CONSOLE
+from api.console.app import create_console
 from api.errors import Problem
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
@@ -112,6 +114,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     _serve_docs(app)
+    _serve_console(app, settings)
     return app
 
 
@@ -167,6 +170,14 @@ def _serve_docs(app: FastAPI) -> None:
     async def docs_page() -> Response:
         policy = "default-src 'none'; style-src 'unsafe-inline'"
         return HTMLResponse(docs.page(openapi(app)), headers={"Content-Security-Policy": policy})
+
+
+def _serve_console(app: FastAPI, settings: Settings) -> None:
+    @app.get(CONSOLE, include_in_schema=False)
+    async def console_home() -> Response:
+        return RedirectResponse(f"{CONSOLE}/", 307)
+
+    app.mount(CONSOLE, create_console(settings, app.state))
 
 
 class Server(uvicorn.Server):
