@@ -32,6 +32,7 @@ from worker.store.sessions import Sessions
 from worker.store.signing import AnswerKey
 from worker.store.stops import Stops
 from worker.store.switches import Switches
+from worker.store.verification import Follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    follower: Follower
+    """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
 
@@ -98,6 +101,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:
