@@ -116,7 +116,7 @@ class _Passage:
             rule=decision.rule, generation=self._generation,
         )  # fmt: skip
         try:
-            result = await _in_sandbox(order, timedelta(seconds=self._run.request.sandbox_wait_s))
+            result = await in_sandbox(order, timedelta(seconds=self._run.request.sandbox_wait_s))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -230,7 +230,9 @@ def _said(answer: ApprovalAnswer) -> str:
     return f"{answer.principal.id} answered{reason}:"
 
 
-async def _in_sandbox(order: ToolRun, wait: timedelta) -> ToolResult:
+async def in_sandbox(order: ToolRun, wait: timedelta) -> ToolResult:
+    """Run the call on a sandbox worker that takes it within `wait`. Raises ActivityError with one of the port's error
+    types."""
     tool = order.tool
     return await workflow.execute_activity(
         ports.run_tool,
