@@ -33,6 +33,7 @@ from worker.store.sessions import Sessions
 from worker.store.signing import AnswerKey
 from worker.store.stops import Stops
 from worker.store.switches import Switches
+from worker.store.verification import Follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Services:
     tail: Tail
     oidc: Provider | None
     """The identity provider, where one is set."""
+    follower: Follower
+    """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
 
@@ -101,7 +104,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
-            oidc=Provider(settings) if settings.oidc_issuer else None, bad_keys=Throttle(per_minute=10),
+            oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
+            bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:
         if obeying is not None:
