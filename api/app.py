@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from api import docs, errors
 from api.errors import Problem
+from api.headers import SecurityHeaders
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
 from api.logs import RequestLog
@@ -106,6 +107,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)

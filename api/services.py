@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
@@ -52,6 +53,7 @@ class Services:
     tail: Tail
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
+    rates: Rates
 
 
 @asynccontextmanager
@@ -84,6 +86,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
             bad_keys=Throttle(per_minute=10),
+            rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
     finally:
         if obeying is not None:

@@ -28,6 +28,7 @@ EVENT_TYPES: dict[str, str] = {
     "artifact.stored": "A file the run left was kept in the blob store.",
     "key.created": "An API key was issued.",
     "key.revoked": "An API key was withdrawn.",
+    "key.rotated": "An API key got a successor; it goes on until the time given.",
     "policy.proposed": "Somebody proposed another policy; `diff` says what it would change.",
     "policy.applied": "Another policy came into force: by somebody's proposal, or from the files of the installation.",
     "policy.rejected": "A proposed policy was turned down.",
