@@ -30,6 +30,11 @@ def publish(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Put another secret in the place of one, whole."""
+    _written(path, data, 0o600).replace(path)
+
+
 def _create_once(path: Path, data: bytes) -> None:
     """A hard link fails when the name is taken, so of several processes exactly one names its file, whole."""
     partial = _written(path, data, 0o600)
