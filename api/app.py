@@ -19,10 +19,12 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from typing_extensions import override
 
 from api import docs, errors
+from api.console.app import PATH as CONSOLE
+from api.console.app import create_console
 from api.errors import Problem
 from api.headers import SecurityHeaders
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
@@ -41,6 +43,7 @@ from api.routes import (
     policy,
     policy_changes,
     runs,
+    switches,
     tools,
 )  # fmt: skip
 from api.services import Services, open_services
@@ -59,7 +62,7 @@ SHUTDOWN_S = 10
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, keys.router, me.router, health.router,
+    audit.router, policy.router, policy_changes.router, switches.router, keys.router, me.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -70,6 +73,7 @@ TAGS = [
     {"name": "tools", "description": "What an automation may use."},
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
+    {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},
@@ -112,6 +116,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     _serve_docs(app)
+    _serve_console(app, settings)
     return app
 
 
@@ -167,6 +172,14 @@ def _serve_docs(app: FastAPI) -> None:
     async def docs_page() -> Response:
         policy = "default-src 'none'; style-src 'unsafe-inline'"
         return HTMLResponse(docs.page(openapi(app)), headers={"Content-Security-Policy": policy})
+
+
+def _serve_console(app: FastAPI, settings: Settings) -> None:
+    @app.get(CONSOLE, include_in_schema=False)
+    async def console_home() -> Response:
+        return RedirectResponse(f"{CONSOLE}/", 307)
+
+    app.mount(CONSOLE, create_console(settings, app.state))
 
 
 class Server(uvicorn.Server):

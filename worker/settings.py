@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     """Base address of the Temporal UI, for links only."""
     api_host: str = "127.0.0.1"
     api_port: int = 8080
+    public_url: str | None = None
+    """Address people reach the API at, such as `https://gatehouse.example.org`; needed behind a proxy and for OIDC."""
+    console_idle_minutes: int = Field(default=60, ge=1)
+    """A console session unused for that long is over."""
+    console_session_hours: int = Field(default=12, ge=1)
+    """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
     rate_key: str = "6000/minute"

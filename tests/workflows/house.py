@@ -31,6 +31,7 @@ from worker.models import Models
 from worker.sandbox.container import Sandbox
 from worker.sandbox.workspace import Workspaces
 from worker.settings import Settings
+from worker.stoppable import stoppable
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog, AuditRecord
 from worker.store.blobs import Blobs
@@ -39,6 +40,7 @@ from worker.store.ids import new_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
 from worker.store.signing import AnswerKey, load_or_create, public_keys
+from worker.store.switches import Switches
 from workflows import contracts
 from workflows.agents import build_agent
 from workflows.automation import RUN_FAILED, AutomationWorkflow
@@ -246,7 +248,9 @@ async def workers(house: House, *, cached: int = 1000, boxes_of: Sandbox | None 
     boxes = SandboxActivities(
         boxes_of or house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit
     )
-    durability = TemporalDurability[None].from_agent(build_agent(Models(house.settings).resolve))
+    durability = TemporalDurability[None].from_agent(
+        build_agent(stoppable(Models(house.settings).resolve, Switches(house.db, house.audit), house.runs))
+    )
     assert durability is not None
     async with (
         Worker(

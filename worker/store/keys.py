@@ -45,9 +45,10 @@ class ApiKey(Wire):
     last_used_at: datetime | None = None
     """Within a minute."""
 
-    def covers(self, resource: str, action: str) -> bool:
-        """Whether its scopes let it use this right, should its roles have it."""
-        return not self.scopes or not {f"{resource}:{action}", f"{resource}:*"}.isdisjoint(self.scopes)
+
+def covers(scopes: tuple[str, ...], resource: str, action: str) -> bool:
+    """Whether a key with these scopes may use the right, should its roles have it."""
+    return not scopes or not {f"{resource}:{action}", f"{resource}:*"}.isdisjoint(scopes)
 
 
 class ApiKeys:
@@ -143,12 +144,6 @@ class ApiKeys:
         if row.last_used_at is None or row.last_used_at <= moment - _TOUCH_EVERY:
             await self._touch(row.id, moment)
         return _key(row)
-
-    async def get_valid(self, key_id: str) -> ApiKey | None:
-        """The key of that id if it is valid now: for sessions that a key opened. Raises StoreUnavailable."""
-        async with self.db.read() as conn:
-            row = (await conn.execute(sa.select(table).where(table.c.id == key_id))).first()
-        return _key(row) if row is not None and _valid(row, times.now()) else None
 
     async def list(self, tenant: str | None) -> list[ApiKey]:
         """All keys of the tenant, newest first, revoked and expired ones included. `tenant` None is internal."""
