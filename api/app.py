@@ -51,7 +51,9 @@ from policies.source import SourceError
 from tools.errors import ToolError
 from worker import telemetry, temporal
 from worker.settings import Settings
+from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
+from worker.store.keeping import Keeper
 from worker.store.keyfiles import KeyFileUnsafe
 
 log = structlog.get_logger(__name__)
@@ -212,7 +214,13 @@ async def serve(settings: Settings) -> None:
     """Open every part, then listen until a signal comes. Raises what keeps a part from opening."""
     async with open_services(settings) as opened:
         log.info("api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12])
-        await Server(settings, create_app(settings, opened)).serve()
+        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor))
+        keeping = asyncio.create_task(keeper.run())
+        try:
+            await Server(settings, create_app(settings, opened)).serve()
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 def main() -> int:

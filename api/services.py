@@ -33,6 +33,7 @@ from worker.store.sessions import Sessions
 from worker.store.signing import AnswerKey
 from worker.store.stops import Stops
 from worker.store.switches import Switches
+from worker.store.verification import Follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    follower: Follower
+    """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
     rates: Rates
@@ -100,6 +103,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
             rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_wait_s: float = Field(default=120.0, ge=1)
+    """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
+    engine_patience_s: float = 15.0
+    """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
     secrets_dir: Path | None = None
