@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
+    rate_key: str = "6000/minute"
+    """Requests one API key may send to one API process; "" lifts the limit."""
+    rate_tenant: str = "30000/minute"
+    rate_unknown: str = "120/minute"
+    """Wrong keys one address may send; more of them get 429 and leave no record."""
     artifacts: str | None = None
     """Where artifacts, uploads and large payloads lie: `s3://bucket/prefix`; a folder under `data` when unset. All
     processes must be told the same."""
