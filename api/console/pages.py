@@ -17,7 +17,16 @@ from api.console.session import Visitor
 THEMES = ("light", "dark")
 THEME_COOKIE = "gatehouse-theme"
 # Page, its address, and the right its visitors need.
-NAVIGATION = (("Queue", "/console/queue", ("approvals", "read")),)
+NAVIGATION = (
+    ("Queue", "/console/queue", ("approvals", "read")),
+    ("Runs", "/console/runs", ("runs", "read")),
+    ("Automations", "/console/automations", ("automations", "read")),
+    ("Tools", "/console/tools", ("tools", "read")),
+    ("Policy", "/console/policy", ("policy", "read")),
+    ("Audit", "/console/audit", ("audit", "read")),
+    ("Switches", "/console/switches", ("switches", "read")),
+    ("Keys", "/console/keys", ("keys", "read")),
+)
 
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
