@@ -51,12 +51,20 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         ],
         "theme": theme if theme in THEMES else None,
         "assets_missing": assets.missing(),
-        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "here": _address(request),
         "now": datetime.now(UTC),
         "asset": assets.address,
         "oidc": getattr(request.app.state.services.oidc, "name", None),
     }
     return HTMLResponse(_environment.get_template(template).render({**common, **context}), status)
+
+
+def _address(request: Request) -> str:
+    """Where the page can be had again: what a form was sent to cannot be asked for."""
+    if request.method in ("GET", "HEAD"):
+        return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    parts = request.url.path.split("/")
+    return "/".join(parts[: 4 if parts[2:3] == ["questions"] else 3])
 
 
 def ago(moment: datetime, now: datetime) -> str:

@@ -1,8 +1,6 @@
 """Promises: every page can be used by everybody (axe finds nothing serious in light, dark and on a phone), and is drawn
 without a fault of its scripts. The pictures are kept under test-output/console, to be looked at."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from tests.api.running import Api
@@ -30,13 +28,13 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-async def places(house: Api) -> AsyncIterator[dict[str, str]]:
+async def places(house: Api) -> dict[str, str]:
     """One run that has ended after a denial, one that waits."""
     run_id, closed = await asked(house, requester="olga")
     await answer(house, await house.client("adam", "admin"), closed, "deny")
     await ended(house, run_id)
     _, waiting = await asked(house, requester="olga")
-    yield {"run": run_id, "closed": closed["id"], "open": waiting["id"]}
+    return {"run": run_id, "closed": closed["id"], "open": waiting["id"]}
 
 
 @pytest.mark.parametrize("look", sorted(LOOKS))
