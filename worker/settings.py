@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     artifacts_access_key: SecretStr | None = None
     artifacts_secret_key: SecretStr | None = None
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
+    encryption_keys: Path | None = None
+    """File with the data keys (payloads in Temporal, blobs at rest). Unset, the installation makes its own under
+    `keys`, which `environment` `production` does not accept."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -61,7 +64,8 @@ class Settings(BaseSettings):
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
     environment: str = "default"
-    """What conditions of policy rules see as `environment`, such as `staging` or `production`."""
+    """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about data
+    keys."""
     policy_strict: bool = False
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"

@@ -30,6 +30,12 @@ def publish(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Give a secret file another content, complete or not at all."""
+    _written(path, data, 0o600).replace(path)
+    _flush_folder(path.parent)
+
+
 def _create_once(path: Path, data: bytes) -> None:
     """A hard link fails when the name is taken, so of several processes exactly one names its file, whole."""
     partial = _written(path, data, 0o600)
@@ -39,7 +45,11 @@ def _create_once(path: Path, data: bytes) -> None:
         pass  # another process was first: its secret counts
     finally:
         partial.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
