@@ -85,6 +85,10 @@ _TEXT: dict[AnswerRefused, tuple[str, str]] = {
         "the run does not accept the key this API signs with",
         "the run was started with other keys; restore data/keys and restart the API",
     ),
+    AnswerRefused.FROZEN: (
+        "a kill switch holds the run; nobody's answer counts until it is released",
+        "`gatehouse switches list` shows which one; answer again after its release",
+    ),
     AnswerRefused.INVALID_ARGUMENTS: ("the edited arguments do not fit", "correct them and answer again"),
 }
 

@@ -42,7 +42,7 @@ async def authenticated(
         raise _unauthenticated("no API key was sent", "")
     principal = await services.keys.verify(credentials.credentials)
     if principal is None:
-        await _record_bad_key(services, request)
+        await record_bad_key(services, request)
         raise _unauthenticated("the API key is unknown, expired or revoked", 'error="invalid_token"')
     request.state.principal = principal.id  # for the log
     return principal
@@ -55,30 +55,36 @@ def allowed(resource: str, action: str) -> Callable[..., Awaitable[Principal]]:
     """Dependency: the principal, if the engine lets it do `action` on `resource`; else Refused 403, recorded."""
 
     async def check(request: Request, services: ServicesDep, principal: Authenticated) -> Principal:
-        if services.engine.may(principal, resource, action):
-            return principal
-        needed = roles_for(services, resource, action)
-        await services.audit.append(
-            AuditEvent(
-                event_id=f"access/{new_id('deny')}",
-                type="access.denied",
-                tenant=principal.tenant,
-                run_id=None,
-                actor=principal.id,
-                body={
-                    "resource": resource, "action": action, "method": request.method, "path": request.url.path,
-                    "roles": list(principal.roles), "reason": "role",
-                },
-            )
-        )  # fmt: skip
-        raise Refused(
-            403,
-            "forbidden",
-            f"`{principal.id}` may not {action} {resource}; it needs the role {' or '.join(needed) or '(none has it)'}",
-            remedy="ask an administrator for a key with that role",
-        )
+        await require(services, principal, resource, action, request)
+        return principal
 
     return check
+
+
+async def require(services: Services, principal: Principal, resource: str, action: str, request: Request) -> None:
+    """Return if the engine lets the principal do `action` on `resource`; else Refused 403, recorded."""
+    if services.engine.may(principal, resource, action):
+        return
+    needed = roles_for(services, resource, action)
+    await services.audit.append(
+        AuditEvent(
+            event_id=f"access/{new_id('deny')}",
+            type="access.denied",
+            tenant=principal.tenant,
+            run_id=None,
+            actor=principal.id,
+            body={
+                "resource": resource, "action": action, "method": request.method, "path": request.url.path,
+                "roles": list(principal.roles), "reason": "role",
+            },
+        )
+    )  # fmt: skip
+    raise Refused(
+        403,
+        "forbidden",
+        f"`{principal.id}` may not {action} {resource}; it needs the role {' or '.join(needed) or '(none has it)'}",
+        remedy="ask an administrator for a key with that role",
+    )
 
 
 def roles_for(services: Services, resource: str, action: str) -> list[str]:
@@ -110,7 +116,8 @@ def _unauthenticated(detail: str, error: str) -> Refused:
     )
 
 
-async def _record_bad_key(services: Services, request: Request) -> None:
+async def record_bad_key(services: Services, request: Request) -> None:
+    """Put it on record that somebody came with a key nobody owns; capped."""
     client = request.client.host if request.client else "unknown"
     log.warning("access.bad_key", path=request.url.path, client=client)
     # Whoever has no key could otherwise grow the log without end.
@@ -147,6 +154,9 @@ PolicyChecker = Annotated[Principal, Depends(allowed("policy", "check"))]
 PolicyReader = Annotated[Principal, Depends(allowed("policy", "read"))]
 PolicyProposer = Annotated[Principal, Depends(allowed("policy", "propose"))]
 PolicyApplier = Annotated[Principal, Depends(allowed("policy", "apply"))]
+SwitchesReader = Annotated[Principal, Depends(allowed("switches", "read"))]
+SwitchesSetter = Annotated[Principal, Depends(allowed("switches", "set"))]
+SwitchesReleaser = Annotated[Principal, Depends(allowed("switches", "release"))]
 KeysReader = Annotated[Principal, Depends(allowed("keys", "read"))]
 KeysCreator = Annotated[Principal, Depends(allowed("keys", "create"))]
 KeysRevoker = Annotated[Principal, Depends(allowed("keys", "revoke"))]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -26,8 +27,13 @@ from worker.store.files import Files
 from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
 from worker.store.policies import Policies
+from worker.store.queue import Queue
 from worker.store.runs import Runs
+from worker.store.sessions import Sessions
 from worker.store.signing import AnswerKey
+from worker.store.stops import Stops
+from worker.store.switches import Switches
+from worker.store.verification import Follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,12 @@ class Services:
     database: Database
     audit: AuditLog
     runs: Runs
+    switches: Switches
+    stops: Stops
     approvals: Approvals
+    queue: Queue
     keys: ApiKeys
+    sessions: Sessions
     files: Files
     blobs: Blobs
     idempotency: Idempotency
@@ -51,6 +61,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    follower: Follower
+    """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
 
@@ -59,8 +71,8 @@ class Services:
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Open everything but Temporal, which is connected to when first needed; close it again at the end.
 
-    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which name
-    the file.
+    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which
+    name the file.
     """
     open_keyring(settings)  # nothing is served that could not be encrypted
     database = Database(settings.sql_url)
@@ -82,10 +94,17 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
-            settings=settings, database=database, audit=audit, runs=Runs(database), approvals=Approvals(database),
-            keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
+            settings=settings, database=database, audit=audit, runs=Runs(database),
+            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
+            queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
+            sessions=Sessions(
+                database, audit, idle=timedelta(minutes=settings.console_idle_minutes),
+                life=timedelta(hours=settings.console_session_hours),
+            ),
+            files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:

@@ -25,7 +25,7 @@ ADMIN = "admin"
 
 Refusal = Literal[
     "bad_signature", "not_found", "already_decided", "expired", "cancelled", "args_changed", "self_approval",
-    "not_an_approver",
+    "not_an_approver", "frozen",
 ]  # fmt: skip
 """The values of `workflows.contracts.AnswerRefused` this module decides."""
 
@@ -104,7 +104,7 @@ def refusal(
 
     1. `bad_signature`    not signed by one of `keys`; nothing else about such an answer is believed or told
     2. `not_found`        it answers another question or run
-    3. `already_decided`, `expired`, `cancelled`   the question is not pending (`state` is an ApprovalState value)
+    3. `already_decided`, `expired`, `cancelled`, `frozen`   the question is not pending (`state`: an ApprovalState)
     4. `expired`          the signed answer or the question's deadline has passed at `now` (timezone-aware)
     5. `args_changed`     the person saw another digest than the one that is asked now
     6. `self_approval`    the run's requester answers, for or against
@@ -152,7 +152,9 @@ def _closed(state: str) -> Refusal | None:
             return "expired"
         case "cancelled":
             return "cancelled"
-        case _:  # approved, denied, and also frozen or a state this version does not know: nothing may be answered
+        case "frozen":
+            return "frozen"
+        case _:  # approved, denied, and also a state this version does not know: nothing may be answered
             return "already_decided"
 
 

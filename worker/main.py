@@ -1,7 +1,7 @@
 """One worker process: `python -m worker.main --queue runs|models|sandbox`. The composition root of all three.
 
 runs     workflow code and its recording activities: SQL, no provider keys, no Docker
-models   model requests: provider keys, no SQL, no Docker
+models   model requests: provider keys, of the store only the switches, no Docker
 sandbox  tool calls: the Docker engine and SQL, no provider keys
 Each process imports only what its queue needs. SIGTERM and SIGINT drain it: work in hand is finished or handed back.
 """
@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -148,18 +148,28 @@ async def _models(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from pydantic_ai.durable_exec.temporal import TemporalDurability  # noqa: PLC0415
 
     from worker.models import Models  # noqa: PLC0415
+    from worker.stoppable import stoppable  # noqa: PLC0415
+    from worker.store.audit import AuditLog  # noqa: PLC0415
+    from worker.store.database import Database  # noqa: PLC0415
+    from worker.store.runs import Runs  # noqa: PLC0415
+    from worker.store.switches import Switches  # noqa: PLC0415
     from workflows.agents import build_agent  # noqa: PLC0415
 
-    durability = TemporalDurability[None].from_agent(build_agent(Models(settings).resolve))
+    db = Database(settings.sql_url)
+    resolve = stoppable(Models(settings).resolve, Switches(db, AuditLog(db)), Runs(db))
+    durability = TemporalDurability[None].from_agent(build_agent(resolve))
     if durability is None:
         raise RuntimeError("the agent has no durability: model requests would not be recorded")
-    yield Worker(
-        client,
-        task_queue=QUEUE_MODELS,
-        activities=durability.temporal_activities,
-        max_concurrent_activities=50,
-        graceful_shutdown_timeout=DRAIN,
-    )
+    try:
+        yield Worker(
+            client,
+            task_queue=QUEUE_MODELS,
+            activities=durability.temporal_activities,
+            max_concurrent_activities=50,
+            graceful_shutdown_timeout=DRAIN,
+        )
+    finally:
+        await db.close()
 
 
 @asynccontextmanager
@@ -172,14 +182,16 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
     from worker.sandbox.pool import PoolSettings  # noqa: PLC0415
     from worker.sandbox.proven import ProvenSandbox  # noqa: PLC0415
     from worker.sandbox.reaper import Reaper  # noqa: PLC0415
+    from worker.sandbox.stopping import Stopper  # noqa: PLC0415
     from worker.sandbox.workspace import Workspaces  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
-    from worker.store.database import Database  # noqa: PLC0415
+    from worker.store.database import Database, StoreUnavailable  # noqa: PLC0415
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
+    from worker.store.stops import Stops  # noqa: PLC0415
 
     data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
-    async with Engine(settings.docker_host) as engine:
+    async with Engine(settings.docker_host, patience_s=settings.engine_patience_s) as engine:
         sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings())
         runs = Runs(db)
 
@@ -187,9 +199,11 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             run = await runs.get(None, run_id)
             return run is not None and run.phase.final
 
-        reaping = asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())
+        stopper = Stopper(engine, sandbox.owner, Stops(db))
+        tasks = [asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())]
         try:
             await db.migrate()
+            tasks.append(asyncio.create_task(stopper.run()))
             try:
                 await sandbox.prove()
             except SandboxUnavailable as error:
@@ -211,8 +225,11 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
                 max_heartbeat_throttle_interval=timedelta(seconds=1),
             )
         finally:
-            reaping.cancel()
+            for task in tasks:
+                task.cancel()
             await sandbox.close()
+            with suppress(StoreUnavailable):
+                await stopper.close()
             log.info("boxes", **dataclasses.asdict(sandbox.pool.stats), hit_rate=sandbox.pool.stats.hit_rate)
             await db.close()
 

@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     """Base address of the Temporal UI, for links only."""
     api_host: str = "127.0.0.1"
     api_port: int = 8080
+    public_url: str | None = None
+    """Address people reach the API at, such as `https://gatehouse.example.org`; needed behind a proxy and for OIDC."""
+    console_idle_minutes: int = Field(default=60, ge=1)
+    """A console session unused for that long is over."""
+    console_session_hours: int = Field(default=12, ge=1)
+    """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
     artifacts: str | None = None
@@ -43,6 +49,10 @@ class Settings(BaseSettings):
     `keys`, which `environment` `production` does not accept."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_wait_s: float = Field(default=120.0, ge=1)
+    """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
+    engine_patience_s: float = 15.0
+    """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
     secrets_dir: Path | None = None
@@ -70,6 +80,9 @@ class Settings(BaseSettings):
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"
     """The policy is one for all tenants: only principals of this one may see it whole, propose and apply."""
+    audit_anchor: Path | None = None
+    """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
+    when unset."""
     log_level: str = "INFO"
 
     @field_validator("egress_hosts", mode="before")
@@ -91,3 +104,8 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Private and public keys of this installation (mode 0700)."""
         return self.data / "keys"
+
+    @property
+    def anchor(self) -> Path:
+        """Where checkpoints of the audit log are published."""
+        return self.audit_anchor or self.data / "anchor" / "audit.jsonl"

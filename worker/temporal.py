@@ -61,6 +61,7 @@ _PASSED_THROUGH = (
     "workflows.agents",
     "workflows.contracts",
     "workflows.faults",
+    "workflows.held",
     "workflows.ports",
     "workflows.schemas",
     "workflows.spec",

@@ -27,6 +27,7 @@ from workflows.contracts import (
     RunRef,
     RunRequest,
 )
+from workflows.held import FrozenQuestion
 from workflows.recording import record
 
 _WORDS = {
@@ -38,7 +39,11 @@ _WORDS = {
     AnswerRefused.SELF_APPROVAL: "the run's requester may not answer",
     AnswerRefused.NOT_AN_APPROVER: "the answer needs a role its author does not have",
     AnswerRefused.BAD_SIGNATURE: "the answer is not signed by a key this run trusts",
+    AnswerRefused.FROZEN: "a kill switch holds the run",
 }
+
+
+_OPEN = (ApprovalState.PENDING, ApprovalState.FROZEN)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Desk:
         self._before = request.carried.questions if request.carried else 0
         self._waited = timedelta()
         self._waiting_since: datetime | None = None
+        self._frozen_at: datetime | None = None
 
     @property
     def asked(self) -> int:
@@ -85,13 +91,42 @@ class Desk:
 
     @property
     def waiting(self) -> tuple[ApprovalRequest, ...]:
-        """Questions nobody has answered yet, oldest first."""
-        return tuple(e.request for e in self._entries.values() if e.state is ApprovalState.PENDING)
+        """Questions nobody has answered yet, frozen ones too, oldest first."""
+        return tuple(e.request for e in self._entries.values() if e.state in _OPEN)
+
+    @property
+    def frozen(self) -> tuple[FrozenQuestion, ...]:
+        """The open questions as the list for people has to show them."""
+        open_ = [e for e in self._entries.values() if e.state in _OPEN]
+        return tuple(
+            FrozenQuestion(approval_id=e.request.id, state=e.state, deadline=e.request.deadline) for e in open_
+        )
 
     def waited_s(self, now: datetime) -> float:
-        """Seconds of this part during which at least one question was pending."""
+        """Seconds of this part during which a question was open or the run was frozen."""
         open_for = now - self._waiting_since if self._waiting_since else timedelta()
         return (self._waited + open_for).total_seconds()
+
+    def freeze(self) -> None:
+        """Stop the clock of every open question; answers are refused. Freezing twice is freezing once."""
+        if self._frozen_at is not None:
+            return
+        self._frozen_at = workflow.now()
+        self._since(self._frozen_at)
+        for entry in self._entries.values():
+            if entry.state is ApprovalState.PENDING:
+                entry.state = ApprovalState.FROZEN
+
+    def thaw(self) -> None:
+        """Let the clocks go on where they stood: deadlines move by the time that was frozen."""
+        if self._frozen_at is None:
+            return
+        stood, self._frozen_at = workflow.now() - self._frozen_at, None
+        for entry in self._entries.values():
+            if entry.state is ApprovalState.FROZEN:
+                entry.state = ApprovalState.PENDING
+                entry.request = entry.request.model_copy(update={"deadline": entry.request.deadline + stood})
+        self._idle_over()
 
     async def ask(self, draft: Draft) -> ApprovalAnswer | None:
         """Put a question and wait for its answer; None when the deadline passed. The deadline can only deny.
@@ -133,18 +168,22 @@ class Desk:
         """Wait for the answer or the deadline.
 
         The timer only wakes us: when it fires in the same workflow task as an accepted answer arrives, the answer
-        wins, because its sender was told so. `check` refuses every answer after the deadline.
+        wins, because its sender was told so. `check` refuses every answer after the deadline. While the question is
+        frozen there is no timer at all.
         """
-        left = entry.request.deadline - workflow.now()
         what = entry.request.call.tool if entry.request.call else entry.request.question.value
-        try:
-            await workflow.wait_condition(
-                lambda: entry.answer is not None,
-                timeout=max(left, timedelta()),
-                timeout_summary=f"deadline of {entry.request.id}: {what}",
-            )
-        except TimeoutError:
-            return
+        while entry.answer is None:
+            if entry.state is ApprovalState.FROZEN:
+                await workflow.wait_condition(lambda: entry.state is not ApprovalState.FROZEN)
+            try:
+                await workflow.wait_condition(
+                    lambda: entry.answer is not None or entry.state is ApprovalState.FROZEN,
+                    timeout=max(entry.request.deadline - workflow.now(), timedelta()),
+                    timeout_summary=f"deadline of {entry.request.id}: {what}",
+                )
+            except TimeoutError:
+                if entry.state is not ApprovalState.FROZEN:  # a switch that came with the deadline stops the clock
+                    return
 
     def _put(self, draft: Draft) -> _Entry:
         now = workflow.now()
@@ -167,20 +206,31 @@ class Desk:
             deadline=now + timedelta(seconds=draft.deadline_s),
         )
         entry = _Entry(request, draft.problem)
+        if self._frozen_at is not None:
+            # Its clock has not begun to run: thawing must not give it more time than it was drafted with.
+            request = request.model_copy(update={"deadline": request.deadline - (now - self._frozen_at)})
+            entry = _Entry(request, draft.problem, ApprovalState.FROZEN)
         self._entries[request.id] = entry
-        if self._waiting_since is None:
-            self._waiting_since = now
+        self._since(now)
         self._changed()
         return entry
 
     def _settle(self, entry: _Entry, state: ApprovalState) -> None:
-        if entry.state is not ApprovalState.PENDING:
+        if entry.state not in _OPEN:
             return
         entry.state = state
-        if not self.waiting and self._waiting_since is not None:
+        self._idle_over()
+        self._changed()
+
+    def _since(self, now: datetime) -> None:
+        if self._waiting_since is None:
+            self._waiting_since = now
+
+    def _idle_over(self) -> None:
+        """Count the waiting, once nothing is open and nothing frozen any more."""
+        if not self.waiting and self._frozen_at is None and self._waiting_since is not None:
             self._waited += workflow.now() - self._waiting_since
             self._waiting_since = None
-        self._changed()
 
     async def _close(self, entry: _Entry) -> None:
         closed = ApprovalClosed(run=self._ref, approval_id=entry.request.id, state=entry.state, answer=entry.answer)

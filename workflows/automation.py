@@ -6,8 +6,16 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    TimeoutType,
+    is_cancelled_exception,
+)
+from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
+from policies.switches import Hold
 from tools.contract import canonical_json
 from workflows import contracts, ports
 from workflows.concurrency import through_cancellation
@@ -28,7 +36,6 @@ from workflows.faults import REFUSED, SANDBOX_UNAVAILABLE
 from workflows.ladder import descend
 from workflows.live import LiveRun
 from workflows.recording import record
-from workflows.tool_call import SANDBOX_WAIT
 
 RUN_FAILED = "run_failed"
 """ApplicationError type with which the workflow of a failed run ends; its detail is the RunResult."""
@@ -39,6 +46,9 @@ _WORKSPACE_RETRY = RetryPolicy(
     maximum_attempts=5,
     non_retryable_error_types=[SANDBOX_UNAVAILABLE, REFUSED],
 )
+
+_CLOSE_WAIT = timedelta(minutes=10)
+"""What a run leaves is worth waiting for."""
 
 # A fault in workflow code must end the run, not wedge its workflow task in endless retries. Not `Exception`: that would
 # also end every run that meets a nondeterminism error after a bad deployment, where waiting for a fix is right.
@@ -70,6 +80,7 @@ class AutomationWorkflow:
             workflow.logger.error("run failed on a fault of ours", exc_info=fault)
             result = self._stopped(fault, cancelled=False)
         result = await through_cancellation(self._close(result))
+        await through_cancellation(workflow.wait_condition(workflow.all_handlers_finished))
         if cancelled:
             raise asyncio.CancelledError
         if result.phase is Phase.FAILED:
@@ -84,6 +95,23 @@ class AutomationWorkflow:
     @answer.validator
     def _check_answer(self, answer: ApprovalAnswer) -> None:
         self._run.desk.check(answer)
+
+    @workflow.signal(name=contracts.SIGNAL_FREEZE, description="A kill switch holds the run")
+    async def freeze(self, hold: Hold) -> None:
+        """Begin nothing new, stop the questions' clocks, acknowledge. Repeating it repeats the acknowledgement."""
+        await self._heard(hold.model_copy(update={"held": True}))
+
+    @workflow.signal(name=contracts.SIGNAL_THAW, description="A switch does not hold the run any more")
+    async def thaw(self, hold: Hold) -> None:
+        """Go on, unless another switch holds the run."""
+        await self._heard(hold.model_copy(update={"held": False}))
+
+    async def _heard(self, hold: Hold) -> None:
+        try:
+            await self._run.hold(hold)
+        except FailureError as fault:
+            # Whoever sent it sends it again until it is acknowledged; a run must not fail because of it.
+            workflow.logger.warning("a switch could not be acknowledged: %s", _cause(fault))
 
     @workflow.query(name=contracts.QUERY_STATE, description="Phase, rung, calls and pending questions")
     def state(self) -> RunState:
@@ -113,7 +141,7 @@ class AutomationWorkflow:
                 ports.open_workspace,
                 WorkspaceOpened(run=self._run.ref, files=self._request.files),
                 task_queue=QUEUE_SANDBOX,
-                schedule_to_start_timeout=SANDBOX_WAIT,
+                schedule_to_start_timeout=timedelta(seconds=self._request.sandbox_wait_s),
                 start_to_close_timeout=timedelta(minutes=5),
                 heartbeat_timeout=timedelta(seconds=30),
                 retry_policy=_WORKSPACE_RETRY,
@@ -140,7 +168,7 @@ class AutomationWorkflow:
                 ports.close_workspace,
                 self._run.ref,
                 task_queue=QUEUE_SANDBOX,
-                schedule_to_start_timeout=SANDBOX_WAIT,
+                schedule_to_start_timeout=_CLOSE_WAIT,
                 start_to_close_timeout=timedelta(minutes=5),
                 heartbeat_timeout=timedelta(seconds=30),
                 retry_policy=_WORKSPACE_RETRY,
@@ -159,6 +187,8 @@ class AutomationWorkflow:
 def _cause(fault: BaseException) -> str:
     """The innermost message that is ours or Temporal's, for people."""
     inner = fault.cause if isinstance(fault, ActivityError) and fault.cause is not None else fault
+    if isinstance(inner, ActivityTimeoutError) and inner.type is TimeoutType.SCHEDULE_TO_START:
+        return "no worker took it in time"
     if isinstance(inner, ApplicationError):
         return f"{inner.type}: {inner.message}" if inner.type else inner.message
     return f"{type(inner).__name__}: {inner}"

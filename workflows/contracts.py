@@ -1,4 +1,5 @@
-"""Everything that crosses the Temporal boundary of a run: input, result, state, questions, answers, records.
+"""Everything that crosses the Temporal boundary of a run: input, result, state, questions, answers, records (what a
+switch says to a run: `policies.switches.Hold`, `workflows.held`).
 
 Names and fields here are durable: add optional fields with defaults, never rename, never reshape. No
 `from __future__ import annotations` in this module: the payload converter reads real annotations.
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from policies.decision import Decision, GateRequest, Principal
+from policies.switches import Hold
 from policies.taint import Carry
 from tools.contract import JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Wire
 from workflows.spec import AutomationSpec
@@ -20,6 +22,8 @@ from workflows.spec import AutomationSpec
 WORKFLOW = "AutomationWorkflow"
 UPDATE_ANSWER = "answer"
 QUERY_STATE = "state"
+SIGNAL_FREEZE = "run.freeze"
+SIGNAL_THAW = "run.thaw"
 QUEUE_RUNS = "gatehouse-runs"
 QUEUE_MODELS = "gatehouse-models"
 QUEUE_SANDBOX = "gatehouse-sandbox"
@@ -40,6 +44,8 @@ class Phase(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     AWAITING_HUMAN = "awaiting_human"
     """Handed over: a person must finish the job."""
+    FROZEN = "frozen"
+    """Stands still for a kill switch."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -57,9 +63,6 @@ class Rung(StrEnum):
     FALLBACK_MODEL = "fallback_model"
     RULES = "rules"
     HUMAN = "human"
-
-
-# ---------------------------------------------------------------- run
 
 
 class FileRef(Wire):
@@ -93,6 +96,8 @@ class Carried(Wire):
     """How many questions were asked so far; the next one counts on."""
     unpriced: bool = False
     """Whether a model of unknown price was used: the cost is then not known, whatever `cost_microusd` adds up to."""
+    holds: tuple[Hold, ...] = ()
+    """The last word of each switch the run heard of."""
     trail: Carry | None = None
     """What of taint and provenance cannot be read from the conversation; None from a part that kept none: tainted."""
 
@@ -109,6 +114,8 @@ class RunRequest(Wire):
     answer_keys: dict[str, str]
     """Key id -> base64 Ed25519 public key: the only keys whose signed answers this run accepts."""
     carried: Carried | None = None
+    sandbox_wait_s: float = 120.0
+    """How long a call may wait for a sandbox worker to take it."""
 
 
 class ArtifactRef(Wire):
@@ -158,9 +165,6 @@ class RunState(Wire):
     steps: int
     calls: tuple[CallState, ...]
     waiting: tuple["ApprovalRequest", ...]
-
-
-# ---------------------------------------------------------------- questions and answers
 
 
 class Question(StrEnum):
@@ -243,6 +247,8 @@ class AnswerRefused(StrEnum):
     NOT_AN_APPROVER = "not_an_approver"
     BAD_SIGNATURE = "bad_signature"
     INVALID_ARGUMENTS = "invalid_arguments"
+    FROZEN = "frozen"
+    """A kill switch holds the run: nobody's answer counts until it is released."""
 
 
 class AnswerAccepted(Wire):
@@ -388,7 +394,7 @@ class RunClosed(Wire):
 
 __all__ = [
     "AnswerAccepted", "AnswerRefused", "ApprovalAnswer", "ApprovalClosed", "ApprovalRequest", "ApprovalState",
-    "ArtifactRef", "CallOpened", "CallRefused", "CallState", "Carried", "Decision", "FileRef", "GateRequest",
+    "ArtifactRef", "CallOpened", "CallRefused", "CallState", "Carried", "Decision", "FileRef", "GateRequest", "Hold",
     "ModelRequested", "Phase", "Question", "RulesAnswer", "RulesAsked", "RunClosed", "RunOpened", "RunRef",
     "RunRequest", "RunResult", "RunState", "Rung", "RungChanged", "ToolRun", "WorkspaceOpened",
 ]  # fmt: skip

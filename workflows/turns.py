@@ -75,6 +75,7 @@ class Conversation:
             model_index=model_index,
             degraded=tuple(run.degraded),
             questions=run.desk.asked,
+            holds=run.holds.all,
             trail=run.trail.carry(),
         )
 

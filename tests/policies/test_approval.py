@@ -76,7 +76,9 @@ def test_after_the_deadline_of_the_question_nothing_counts() -> None:
 
 @pytest.mark.parametrize("state", list(ApprovalState))
 def test_only_a_pending_question_takes_an_answer(state: ApprovalState) -> None:
-    expected = {"pending": None, "expired": "expired", "cancelled": "cancelled"}.get(state.value, "already_decided")
+    expected = {"pending": None, "expired": "expired", "cancelled": "cancelled", "frozen": "frozen"}.get(
+        state.value, "already_decided"
+    )
     assert refusal(REQUEST, signed(), KEYS, NOW, state.value) == expected
 
 

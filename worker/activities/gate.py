@@ -11,10 +11,12 @@ from temporalio import activity
 
 from policies.decision import Decision, GateRequest, Verdict
 from policies.redaction import redact_json
+from policies.switches import refused_call
 from tools.contract import JsonObject, arguments_digest
 from worker.activities.recording import BAD_RECORD, SYSTEM_GATE, Redact, arguments_fields, recorded, refuse
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.events import gate_id, intent_id
+from worker.store.switches import Switches
 from workflows.contracts import CallOpened
 
 GATE_FAULT = "gate-fault"
@@ -41,6 +43,7 @@ class GateActivities:
         self._gate = gate
         self._audit = audit
         self._redact = redact
+        self._switches = Switches(audit.db, audit)
 
     def all(self) -> list[Callable[..., object]]:
         """Every activity, for the worker's registration."""
@@ -56,7 +59,7 @@ class GateActivities:
         _check_question(opened)
         with recorded():
             await self._intend(opened)
-            decision = self._decide(opened.request)
+            decision = await self._switched(opened.request) or self._decide(opened.request)
             [record] = await self._audit.append(self._decided(opened, decision))
             _check_same(record.body, opened)
             return Decision.model_validate(record.body["decision"])
@@ -80,6 +83,13 @@ class GateActivities:
             )
         )
         _check_same(record.body, opened)
+
+    async def _switched(self, request: GateRequest) -> Decision | None:
+        """The denial of a switch in force, which no policy overrules. Read each time: a switch counts at once."""
+        refusal = refused_call(
+            await self._switches.in_force(), request.principal.tenant, request.automation, request.tool, request.effect
+        )
+        return None if refusal is None else refusal.decision(self._gate.version)
 
     def _decide(self, request: GateRequest) -> Decision:
         try:

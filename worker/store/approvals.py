@@ -12,6 +12,7 @@ from worker.store.database import Database, insert_if_absent
 from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.tables import approval as table
 from workflows.contracts import ApprovalAnswer, ApprovalRequest, ApprovalState
+from workflows.held import FrozenQuestion
 
 OPEN_STATES = (ApprovalState.PENDING, ApprovalState.FROZEN)
 """Everything else is final."""
@@ -60,7 +61,7 @@ class Approvals:
             query = query.where(table.c.tenant == tenant)
         async with self.db.read() as conn:
             row = (await conn.execute(query)).first()
-        return None if row is None else _approval(row)
+        return None if row is None else approval_row(row)
 
     async def page(
         self, tenant: str | None, *, state: ApprovalState | None = None, automation: str | None = None,
@@ -77,8 +78,21 @@ class Approvals:
             query, kind="approvals", at=table.c.requested_at, key=table.c.id, cursor=cursor, limit=limit
         )  # fmt: skip
         async with self.db.read() as conn:
-            found = [_approval(row) for row in await conn.execute(query)]
+            found = [approval_row(row) for row in await conn.execute(query)]
         return page_of("approvals", found, limit, _position)
+
+    async def set_clock(self, question: FrozenQuestion, *, conn: AsyncConnection) -> None:
+        """Say that an open question is frozen or pending again, and until when. A closed one stays as it is."""
+        at = sa.and_(table.c.id == question.approval_id, table.c.state.in_(_OPEN))
+        stored = (await conn.execute(sa.select(table.c.request).where(at).with_for_update())).scalar_one_or_none()
+        if stored is None:
+            return
+        request = ApprovalRequest.model_validate_json(stored).model_copy(update={"deadline": question.deadline})
+        await conn.execute(
+            sa.update(table)
+            .where(at)
+            .values(state=question.state.value, deadline=question.deadline, request=request.model_dump_json())
+        )
 
     async def still_open(self, run_id: str, *, conn: AsyncConnection) -> list[ApprovalRow]:
         """The run's questions that wait for an answer, oldest first."""
@@ -87,7 +101,7 @@ class Approvals:
             .where(table.c.run_id == run_id, table.c.state.in_(_OPEN))
             .order_by(table.c.requested_at, table.c.id)
         )
-        return [_approval(row) for row in await conn.execute(query)]
+        return [approval_row(row) for row in await conn.execute(query)]
 
 
 def _position(row: ApprovalRow) -> Position:
@@ -101,12 +115,14 @@ async def _open(conn: AsyncConnection, request: ApprovalRequest) -> ApprovalRow:
         "tenant": request.tenant,
         "automation": request.automation,
         "state": ApprovalState.PENDING.value,
+        "effect": request.effect,
+        "tool": None if request.call is None else request.call.tool,
         "request": request.model_dump_json(),
         "requested_at": request.requested_at,
         "deadline": request.deadline,
     }
     await insert_if_absent(conn, table, values)
-    return _approval((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
+    return approval_row((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
 
 
 async def _close(
@@ -122,10 +138,11 @@ async def _close(
         )
     )
     row = (await conn.execute(sa.select(table).where(table.c.id == approval_id))).first()
-    return None if row is None else _approval(row)
+    return None if row is None else approval_row(row)
 
 
-def _approval(row: sa.Row[Any]) -> ApprovalRow:
+def approval_row(row: sa.Row[Any]) -> ApprovalRow:
+    """The question a row of the table holds."""
     return ApprovalRow(
         request=ApprovalRequest.model_validate_json(row.request),
         state=ApprovalState(row.state),

@@ -28,9 +28,18 @@ EVENT_TYPES: dict[str, str] = {
     "artifact.stored": "A file the run left was kept in the blob store.",
     "key.created": "An API key was issued.",
     "key.revoked": "An API key was withdrawn.",
+    "session.opened": "Somebody signed in to the console, with an API key or through the identity provider.",
+    "session.closed": "Somebody signed out of the console.",
     "policy.proposed": "Somebody proposed another policy; `diff` says what it would change.",
     "policy.applied": "Another policy came into force: by somebody's proposal, or from the files of the installation.",
     "policy.rejected": "A proposed policy was turned down.",
+    "switch.set": "A kill switch or safe mode was put in force; `runs` counts the runs it stops.",
+    "switch.eased": "A kill switch was released to safe mode.",
+    "switch.released": "A switch has no effect any more.",
+    "switch.confirmed": "Every run that a switch stops stands still or has ended, and has no container left.",
+    "run.frozen": "The run stands still for a switch; the clocks of its questions are stopped.",
+    "run.thawed": "A switch does not hold the run any more; `held` says whether another one does.",
+    "log.heartbeat": "The log is being kept: one each minute, so that silence shows.",
     "access.denied": "An authenticated principal asked for something it may not do.",
 }
 """Type -> meaning. A type that is not here is refused."""

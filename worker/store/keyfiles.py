@@ -31,7 +31,7 @@ def publish(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Give a secret file another content, complete or not at all."""
+    """Put another secret in the place of one, complete or not at all."""
     _written(path, data, 0o600).replace(path)
     _flush_folder(path.parent)
 

@@ -95,6 +95,11 @@ class ApiKeys:
             await self._touch(row.id, moment)
         return Principal.model_validate_json(row.principal)
 
+    def key_id(self, plaintext: str) -> str | None:
+        """The id inside a key of the right form; says nothing about whether the key is valid."""
+        form = _FORM.fullmatch(plaintext)
+        return None if form is None else form[1]
+
     async def list(self, tenant: str | None) -> list[ApiKey]:
         """All keys of the tenant, newest first, revoked and expired ones included. `tenant` None is internal."""
         query = sa.select(table).order_by(table.c.created_at.desc(), table.c.id.desc())

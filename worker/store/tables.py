@@ -68,6 +68,9 @@ run = sa.Table(
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
+# A question is open as long as it was not closed. A literal text: with a bound value SQLite could not use the index.
+_STILL_OPEN = sa.text("closed_at IS NULL")
+
 approval = sa.Table(
     "approval",
     metadata,
@@ -81,9 +84,22 @@ approval = sa.Table(
     sa.Column("requested_at", UtcTime, nullable=False),
     sa.Column("deadline", UtcTime, nullable=False),
     sa.Column("closed_at", UtcTime),
+    sa.Column("effect", sa.Text),
+    sa.Column("tool", sa.Text),
     sa.Index(None, "tenant", "requested_at", "id"),
+    *(
+        sa.Index(
+            f"ix_approval_open_{'_'.join(columns)}",
+            "tenant",
+            *columns,
+            sqlite_where=_STILL_OPEN,
+            postgresql_where=_STILL_OPEN,
+        )
+        for columns in (("deadline", "id"), ("effect", "deadline", "id"))
+    ),
+    sa.Index(None, "tenant", "tool", "requested_at"),
 )
-"""A list for people; the workflow's state is the truth."""
+"""A list for people; the workflow's state is the truth. `effect` and `tool` are those of `request`, to filter by."""
 
 ledger = sa.Table(
     "ledger",
@@ -113,6 +129,22 @@ api_key = sa.Table(
     sa.Column("last_used_at", UtcTime),
     sa.Index(None, "tenant", "created_at", "id"),
 )
+
+console_session = sa.Table(
+    "console_session",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text),
+    sa.Column("via", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("seen_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("closed_at", UtcTime),
+    sa.Index(None, "expires_at"),
+)
+"""Who is signed in with a browser; `id` is the digest of the cookie's token."""
 
 file = sa.Table(
     "file",
@@ -181,3 +213,55 @@ policy_proposal = sa.Table(
     sa.Index(None, "created_at", "id"),
 )
 """What somebody wants to be the policy, and what became of it."""
+
+switch = sa.Table(
+    "switch",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("running", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+    sa.Column("set_at", UtcTime, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.Index(None, "set_at", "id"),
+)
+"""Kill switches and safe modes, released ones included."""
+
+switch_stop = sa.Table(
+    "switch_stop",
+    metadata,
+    sa.Column("switch_id", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("requested_at", UtcTime, nullable=False),
+    sa.Column("asked_at", UtcTime),
+    sa.Column("acknowledged_at", UtcTime),
+    sa.Column("boxes", sa.Text, nullable=False),
+    sa.Column("confirmed_at", UtcTime),
+    sa.Column("resumed_at", UtcTime),
+    sa.Index(None, "run_id"),
+)
+"""One row per run that a switch stops: what was asked of it, and what is known to have happened."""
+
+engine_watch = sa.Table(
+    "engine_watch",
+    metadata,
+    sa.Column("engine", sa.Text, primary_key=True),
+    sa.Column("seen_at", UtcTime, nullable=False),
+)
+"""Docker engines whose containers somebody watches: each has to say that nothing of a stopped run is left there."""
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("until", UtcTime, nullable=False),
+)
+"""Which of several processes does a background duty now."""
