@@ -4,6 +4,7 @@ Made anew for each request from its messages; the history holds the true values,
 see what really runs. Thinking is left as the provider wrote it: it is signed.
 """
 
+import json
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -155,10 +156,10 @@ def _restored(part: ModelResponsePart, private: Placeholders) -> ModelResponsePa
 
 def _parsed(args: str | dict[str, Any]) -> JsonValue:
     """Arguments as an object where they are one: a value put into JSON text would have to be escaped."""
-    if isinstance(args, str):
-        try:
-            parsed = ToolCallPart("any", args).args_as_dict()
-        except ValueError:
-            return args
-        return cast("JsonValue", parsed)
-    return cast("JsonValue", args)
+    if not isinstance(args, str):
+        return cast("JsonValue", args)
+    try:
+        parsed: JsonValue = json.loads(args)
+    except ValueError:
+        return args
+    return parsed if isinstance(parsed, dict) else args
