@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.oidc import Provider
 from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
@@ -61,6 +62,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    oidc: Provider | None
+    """The identity provider, where one is set."""
     follower: Follower
     """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
@@ -103,7 +106,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
-            follower=Follower(database),
+            oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
             rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
