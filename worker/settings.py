@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from policies.redaction.placeholders import Level
+
 
 class Settings(BaseSettings):
     """Defaults fit one machine: SQLite and a Temporal dev server, everything under `data`."""
@@ -93,6 +95,8 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
+    model_privacy: Level = "personal"
+    """What model providers see as placeholders only: `personal` (secrets and personal data), `secrets`, or `off`."""
     environment: str = "default"
     """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about data
     keys."""

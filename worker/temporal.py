@@ -9,7 +9,9 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from urllib.parse import unquote, urlsplit
 
+from pydantic import SecretStr
 from pydantic_ai.durable_exec.temporal import PydanticAIPayloadConverter, PydanticAIPlugin
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import IndexedValueType
@@ -78,10 +80,13 @@ class TemporalUnavailable(Exception):  # noqa: N818  (says what is the case)
     """The Temporal server does not answer at the configured address; the message says which and why."""
 
 
-def redactor(settings: Settings) -> Redactor:
-    """Takes out known shapes of secrets, and the very secrets this process was started with."""
-    held = (settings.openai_api_key, settings.anthropic_api_key, settings.artifacts_secret_key)
-    return Redactor(secret.get_secret_value() for secret in held if secret is not None)
+def redactor(settings: Settings, *, private: bool = False) -> Redactor:
+    """Takes out known shapes of secrets, and the very secrets this process was started with; personal data on wish."""
+    held = [value for name in type(settings).model_fields if isinstance(value := getattr(settings, name), SecretStr)]
+    password = urlsplit(settings.sql_url).password
+    return Redactor(
+        [*(secret.get_secret_value() for secret in held), *([unquote(password)] if password else ())], private=private
+    )
 
 
 def data_converter(blobs: Blobs, redacts: Redactor, codec: PayloadCodec) -> DataConverter:
