@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from api.commands import approvals, audit_proof, catalog, images, keys, policy_changes, runs, sandbox, switches, system
+from api.commands import (
+    approvals,
+    audit_proof,
+    catalog,
+    deliveries,
+    images,
+    keys,
+    policy_changes,
+    runs,
+    sandbox,
+    switches,
+    system,
+)
 from api.commands.output import paint, say
 from api.commands.session import CommandError, Session
 
@@ -25,6 +37,7 @@ app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(switches.app, name="switches")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(audit_proof.app, name="audit")
 app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")

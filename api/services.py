@@ -24,6 +24,7 @@ from worker.store.database import Database
 from worker.store.files import Files
 from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
+from worker.store.outbox import Outbox
 from worker.store.policies import Policies
 from worker.store.runs import Runs
 from worker.store.signing import AnswerKey
@@ -41,6 +42,7 @@ class Services:
     runs: Runs
     switches: Switches
     stops: Stops
+    outbox: Outbox
     approvals: Approvals
     keys: ApiKeys
     files: Files
@@ -84,7 +86,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         following = asyncio.create_task(tail.run())
         yield Services(
             settings=settings, database=database, audit=audit, runs=Runs(database),
-            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
+            switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
+            approvals=Approvals(database),
             keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
