@@ -19,11 +19,14 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from typing_extensions import override
 
 from api import docs, errors
+from api.console.app import PATH as CONSOLE
+from api.console.app import create_console
 from api.errors import Problem
+from api.headers import SecurityHeaders
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
 from api.logs import RequestLog
@@ -49,7 +52,9 @@ from policies.source import SourceError
 from tools.errors import ToolError
 from worker import telemetry, temporal
 from worker.settings import Settings
+from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
+from worker.store.keeping import Keeper
 from worker.store.keyfiles import KeyFileUnsafe
 
 log = structlog.get_logger(__name__)
@@ -111,10 +116,12 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     _serve_docs(app)
+    _serve_console(app, settings)
     return app
 
 
@@ -172,6 +179,14 @@ def _serve_docs(app: FastAPI) -> None:
         return HTMLResponse(docs.page(openapi(app)), headers={"Content-Security-Policy": policy})
 
 
+def _serve_console(app: FastAPI, settings: Settings) -> None:
+    @app.get(CONSOLE, include_in_schema=False)
+    async def console_home() -> Response:
+        return RedirectResponse(f"{CONSOLE}/", 307)
+
+    app.mount(CONSOLE, create_console(settings, app.state))
+
+
 class Server(uvicorn.Server):
     """Ends open event streams before uvicorn waits for connections to close, which it would do in vain."""
 
@@ -202,7 +217,13 @@ async def serve(settings: Settings) -> None:
     """Open every part, then listen until a signal comes. Raises what keeps a part from opening."""
     async with open_services(settings) as opened:
         log.info("api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12])
-        await Server(settings, create_app(settings, opened)).serve()
+        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor))
+        keeping = asyncio.create_task(keeper.run())
+        try:
+            await Server(settings, create_app(settings, opened)).serve()
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 def main() -> int:

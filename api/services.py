@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
@@ -26,10 +28,13 @@ from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
 from worker.store.outbox import Outbox
 from worker.store.policies import Policies
+from worker.store.queue import Queue
 from worker.store.runs import Runs
+from worker.store.sessions import Sessions
 from worker.store.signing import AnswerKey
 from worker.store.stops import Stops
 from worker.store.switches import Switches
+from worker.store.verification import Follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,9 @@ class Services:
     stops: Stops
     outbox: Outbox
     approvals: Approvals
+    queue: Queue
     keys: ApiKeys
+    sessions: Sessions
     files: Files
     blobs: Blobs
     idempotency: Idempotency
@@ -56,8 +63,11 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    follower: Follower
+    """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
+    rates: Rates
 
 
 @asynccontextmanager
@@ -88,10 +98,17 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             settings=settings, database=database, audit=audit, runs=Runs(database),
             switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
             approvals=Approvals(database),
-            keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
+            queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
+            sessions=Sessions(
+                database, audit, idle=timedelta(minutes=settings.console_idle_minutes),
+                life=timedelta(hours=settings.console_session_hours),
+            ),
+            files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
+            rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
     finally:
         if obeying is not None:

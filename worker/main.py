@@ -191,7 +191,7 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
     from worker.store.stops import Stops  # noqa: PLC0415
 
     data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
-    async with Engine(settings.docker_host) as engine:
+    async with Engine(settings.docker_host, patience_s=settings.engine_patience_s) as engine:
         sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings())
         runs = Runs(db)
 

@@ -27,8 +27,19 @@ class Settings(BaseSettings):
     """Base address of the Temporal UI, for links only."""
     api_host: str = "127.0.0.1"
     api_port: int = 8080
+    public_url: str | None = None
+    """Address people reach the API at, such as `https://gatehouse.example.org`; needed behind a proxy and for OIDC."""
+    console_idle_minutes: int = Field(default=60, ge=1)
+    """A console session unused for that long is over."""
+    console_session_hours: int = Field(default=12, ge=1)
+    """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
+    rate_key: str = "6000/minute"
+    """Requests one API key may send to one API process; "" lifts the limit."""
+    rate_tenant: str = "30000/minute"
+    rate_unknown: str = "120/minute"
+    """Wrong keys one address may send; more of them get 429 and leave no record."""
     artifacts: str | None = None
     """Where artifacts, uploads and large payloads lie: `s3://bucket/prefix`; a folder under `data` when unset. All
     processes must be told the same."""
@@ -40,6 +51,10 @@ class Settings(BaseSettings):
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_wait_s: float = Field(default=120.0, ge=1)
+    """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
+    engine_patience_s: float = 15.0
+    """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
     secrets_dir: Path | None = None

@@ -61,7 +61,8 @@ class ApprovalOut(Wire):
     links: ApprovalLinks
 
 
-def _out(services: Services, row: ApprovalRow) -> ApprovalOut:
+def approval_out(services: Services, row: ApprovalRow) -> ApprovalOut:
+    """The row as the API shows it."""
     asked, given = row.request, row.answer
     return ApprovalOut(
         id=asked.id, run_id=asked.run_id, question=asked.question, state=row.state, automation=asked.automation,
@@ -93,7 +94,7 @@ async def list_approvals(
         )
     except BadCursor:
         raise bad_cursor() from None
-    return PageOut[ApprovalOut](items=[_out(services, row) for row in page.items], next_cursor=page.next_cursor)
+    return PageOut[ApprovalOut](items=[approval_out(services, row) for row in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/{approval_id}", operation_id="get_approval", summary="One question", responses=problems(404))
@@ -102,7 +103,7 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
     row = await services.approvals.get(principal.tenant, approval_id)
     if row is None:
         raise not_found("approval", approval_id)
-    return _out(services, row)
+    return approval_out(services, row)
 
 
 @router.post(
@@ -113,10 +114,10 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
 )
 async def approve(approval_id: Id, body: ApproveIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """A run's requester may not answer. 409, 403 and 422 carry the refusal's `kind`; each refusal is recorded."""
-    return _out(services, await give_answer(services, principal, approval_id, "approve", body))
+    return approval_out(services, await give_answer(services, principal, approval_id, "approve", body))
 
 
 @router.post("/{approval_id}/deny", operation_id="deny", summary="Deny, with a reason", responses=problems(404, 409))
 async def deny(approval_id: Id, body: DenyIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """The reason is handed to the agent, which goes on without the call."""
-    return _out(services, await give_answer(services, principal, approval_id, "deny", body))
+    return approval_out(services, await give_answer(services, principal, approval_id, "deny", body))

@@ -201,10 +201,12 @@ class Pool:
         """End boxes that are dead or too old, forget kinds that nobody uses, make room for the ones in use."""
         now = time.monotonic()
         for kind, state in list(self._kinds.items()):
-            for standing in [s for s in state.waiting if not s.alive or self._too_old(s)]:
+            dead = [s for s in state.waiting if not s.alive]
+            for standing in [*dead, *(s for s in state.waiting if s.alive and self._too_old(s))]:
                 state.waiting.remove(standing)
                 self._discard(standing)
-            if now - state.used > self.settings.idle_s:
+            # A run's box that was ended by others: another worker closes the run, and a new one would be in its way.
+            if (dead and kind.workspace) or now - state.used > self.settings.idle_s:
                 self._forget(kind)
         lacking = any(len(s.waiting) + s.starting < s.target for s in self._kinds.values())
         if lacking and self.waiting >= self.settings.total:

@@ -68,6 +68,9 @@ run = sa.Table(
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
+# A question is open as long as it was not closed. A literal text: with a bound value SQLite could not use the index.
+_STILL_OPEN = sa.text("closed_at IS NULL")
+
 approval = sa.Table(
     "approval",
     metadata,
@@ -81,9 +84,22 @@ approval = sa.Table(
     sa.Column("requested_at", UtcTime, nullable=False),
     sa.Column("deadline", UtcTime, nullable=False),
     sa.Column("closed_at", UtcTime),
+    sa.Column("effect", sa.Text),
+    sa.Column("tool", sa.Text),
     sa.Index(None, "tenant", "requested_at", "id"),
+    *(
+        sa.Index(
+            f"ix_approval_open_{'_'.join(columns)}",
+            "tenant",
+            *columns,
+            sqlite_where=_STILL_OPEN,
+            postgresql_where=_STILL_OPEN,
+        )
+        for columns in (("deadline", "id"), ("effect", "deadline", "id"))
+    ),
+    sa.Index(None, "tenant", "tool", "requested_at"),
 )
-"""A list for people; the workflow's state is the truth."""
+"""A list for people; the workflow's state is the truth. `effect` and `tool` are those of `request`, to filter by."""
 
 ledger = sa.Table(
     "ledger",
@@ -111,8 +127,25 @@ api_key = sa.Table(
     sa.Column("expires_at", UtcTime),
     sa.Column("revoked_at", UtcTime),
     sa.Column("last_used_at", UtcTime),
+    sa.Column("scopes", sa.Text),  # separated by blanks; NULL: all that its roles allow
     sa.Index(None, "tenant", "created_at", "id"),
 )
+
+console_session = sa.Table(
+    "console_session",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text),
+    sa.Column("via", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("seen_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("closed_at", UtcTime),
+    sa.Index(None, "expires_at"),
+)
+"""Who is signed in with a browser; `id` is the digest of the cookie's token."""
 
 file = sa.Table(
     "file",
