@@ -11,6 +11,7 @@ from api.commands import (
     audit_proof,
     catalog,
     deliveries,
+    encryption,
     images,
     keys,
     policy_changes,
@@ -43,6 +44,7 @@ app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(encryption.app, name="encryption")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(images.app, name="images")
 
