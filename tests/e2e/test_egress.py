@@ -6,12 +6,14 @@ The worker is killed between the effect and its result; the effect is counted at
 import json
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from tests.e2e import promise
 from tests.e2e.system import System
 from tests.e2e.test_faults import approve_when_asked
 from tests.fixtures.egress import HOST, Sites
+from tests.fixtures.temporal import free_port
 from tests.workflows.house import until
 
 TOKEN = "token/of+the=service"
@@ -24,6 +26,7 @@ async def outside(system: System, sites: Sites) -> AsyncIterator[dict[str, str]]
         "SITES": json.dumps({f"{HOST}:443": sites.tls.port}),
         "SSL_CERT_FILE": str(sites.authority),
         "GATEHOUSE_SECRET_SERVICE_TOKEN": TOKEN,
+        "GATEHOUSE_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
     }
     system.kill("sandbox")
     system.start("sandbox", module="tests.e2e.sandbox_worker", **given)
@@ -62,3 +65,9 @@ async def test_a_charge_happens_once_though_its_worker_is_killed(
     assert (refused["host"], refused["kind"]) == ("other.test.example", "not_allowed")
     assert TOKEN not in json.dumps(records)
     assert TOKEN not in (system.data / "logs" / "sandbox.log").read_text(errors="replace")
+
+    host, _, port = outside["GATEHOUSE_METRICS_ADDRESS"].rpartition(":")
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"http://{host}:{int(port) + 2}/metrics")).text
+    assert "gatehouse_box_runs{" in told
+    assert "temporal_worker_task_slots_available" in told
