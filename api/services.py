@@ -11,6 +11,8 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.oidc import Provider
+from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
@@ -60,10 +62,13 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    oidc: Provider | None
+    """The identity provider, where one is set."""
     follower: Follower
     """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
+    rates: Rates
 
 
 @asynccontextmanager
@@ -101,8 +106,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
-            follower=Follower(database),
+            oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
+            rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
     finally:
         if obeying is not None:

@@ -29,12 +29,32 @@ class Settings(BaseSettings):
     api_port: int = 8080
     public_url: str | None = None
     """Address people reach the API at, such as `https://gatehouse.example.org`; needed behind a proxy and for OIDC."""
+    oidc_issuer: str | None = None
+    """OpenID Connect provider whose users may sign in, exactly as it calls itself; with `oidc_client_id`."""
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    """Left out for a public client: PKCE is used in any case."""
+    oidc_name: str = "your organisation"
+    oidc_scopes: str = "openid profile email"
+    oidc_principal_claim: str = "sub"
+    """Claim that becomes the principal's id. The same id is the same person, whichever way they came in."""
+    oidc_roles_claim: str = "groups"
+    oidc_roles: dict[str, str] = Field(default_factory=dict)
+    """JSON: value of that claim -> role here. Who holds none of them may not sign in."""
+    oidc_tenant: str = "default"
+    oidc_tenant_claim: str | None = None
+    """Claim that names the tenant; `oidc_tenant` is everybody's when unset."""
     console_idle_minutes: int = Field(default=60, ge=1)
     """A console session unused for that long is over."""
     console_session_hours: int = Field(default=12, ge=1)
     """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
+    rate_key: str = "6000/minute"
+    """Requests one API key may send to one API process; "" lifts the limit."""
+    rate_tenant: str = "30000/minute"
+    rate_unknown: str = "120/minute"
+    """Wrong keys one address may send; more of them get 429 and leave no record."""
     artifacts: str | None = None
     """Where artifacts, uploads and large payloads lie: `s3://bucket/prefix`; a folder under `data` when unset. All
     processes must be told the same."""
