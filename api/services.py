@@ -17,6 +17,7 @@ from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
 from worker.automations import Catalog
+from worker.encryption import open_keyring
 from worker.policy import LivePolicy
 from worker.settings import Settings
 from worker.store import signing
@@ -75,8 +76,10 @@ class Services:
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Open everything but Temporal, which is connected to when first needed; close it again at the end.
 
-    Migrates the store. Raises StoreUnavailable, and the errors of rules, automations and tools, which name the file.
+    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which
+    name the file.
     """
+    open_keyring(settings)  # nothing is served that could not be encrypted
     database = Database(settings.sql_url)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None

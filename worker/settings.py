@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from policies.redaction.placeholders import Level
+
 
 class Settings(BaseSettings):
     """Defaults fit one machine: SQLite and a Temporal dev server, everything under `data`."""
@@ -64,6 +66,9 @@ class Settings(BaseSettings):
     artifacts_access_key: SecretStr | None = None
     artifacts_secret_key: SecretStr | None = None
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
+    encryption_keys: Path | None = None
+    """File with the data keys (payloads in Temporal, blobs at rest). Unset, the installation makes its own under
+    `keys`, which `environment` `production` does not accept."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     sandbox_wait_s: float = Field(default=120.0, ge=1)
@@ -90,8 +95,11 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
+    model_privacy: Level = "personal"
+    """What model providers see as placeholders only: `personal` (secrets and personal data), `secrets`, or `off`."""
     environment: str = "default"
-    """What conditions of policy rules see as `environment`, such as `staging` or `production`."""
+    """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about data
+    keys."""
     policy_strict: bool = False
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"
