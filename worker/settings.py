@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
     when unset."""
     log_level: str = "INFO"
+    metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
+    """`host:port` where the runs worker serves `/metrics` for Prometheus; models and sandbox: the next two ports."""
 
     @field_validator("egress_hosts", mode="before")
     @classmethod
