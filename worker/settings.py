@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None
     """Left out for a public client: PKCE is used in any case."""
+    oidc_audience: str | None = None
+    """Audience of access tokens that may be sent instead of API keys; none are taken when unset. Never the client id:
+    an ID token is no access token."""
     oidc_name: str = "your organisation"
     oidc_scopes: str = "openid profile email"
     oidc_principal_claim: str = "sub"
