@@ -192,7 +192,9 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
 
     data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
     async with Engine(settings.docker_host, patience_s=settings.engine_patience_s) as engine:
-        sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings())
+        sandbox = ProvenSandbox(
+            engine, data=data, owner=installation_id(data), pool=PoolSettings(), wanted=settings.sandbox_runtime
+        )
         runs = Runs(db)
 
         async def closed(run_id: str) -> bool:

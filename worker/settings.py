@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.sandbox.facts import Runtime
+
 
 class Settings(BaseSettings):
     """Defaults fit one machine: SQLite and a Temporal dev server, everything under `data`."""
@@ -46,6 +48,8 @@ class Settings(BaseSettings):
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_runtime: Runtime = "auto"
+    """`auto`: gVisor (runsc) where the engine offers it and the self-test passes. `runsc`: that or no tool runs."""
     engine_patience_s: float = 15.0
     """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
