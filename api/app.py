@@ -26,6 +26,7 @@ from api import docs, errors
 from api.console.app import PATH as CONSOLE
 from api.console.app import create_console
 from api.errors import Problem
+from api.headers import SecurityHeaders
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
 from api.logs import RequestLog
@@ -112,6 +113,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)

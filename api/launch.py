@@ -230,6 +230,7 @@ async def _start(services: Services, checked: Checked, run: Run, reservation: Re
         inputs=run.inputs,
         files=run.files,
         answer_keys=services.public_keys,
+        sandbox_wait_s=services.settings.sandbox_wait_s,
     )
     try:
         await services.gateway.start(request, _details(services, run))

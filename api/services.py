@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
@@ -64,6 +65,7 @@ class Services:
     """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
+    rates: Rates
 
 
 @asynccontextmanager
@@ -103,6 +105,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
             follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
+            rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
     finally:
         if obeying is not None:

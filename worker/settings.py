@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
+    rate_key: str = "6000/minute"
+    """Requests one API key may send to one API process; "" lifts the limit."""
+    rate_tenant: str = "30000/minute"
+    rate_unknown: str = "120/minute"
+    """Wrong keys one address may send; more of them get 429 and leave no record."""
     artifacts: str | None = None
     """Where artifacts, uploads and large payloads lie: `s3://bucket/prefix`; a folder under `data` when unset. All
     processes must be told the same."""
@@ -50,6 +55,8 @@ class Settings(BaseSettings):
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     sandbox_runtime: Runtime = "auto"
     """`auto`: gVisor (runsc) where the engine offers it and the self-test passes. `runsc`: that or no tool runs."""
+    sandbox_wait_s: float = Field(default=120.0, ge=1)
+    """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
     engine_patience_s: float = 15.0
     """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()

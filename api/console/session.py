@@ -62,7 +62,7 @@ def allowed(resource: str, action: str) -> Callable[..., Awaitable[Visitor]]:
     """Dependency: the visitor, if the engine lets them do `action` on `resource`; else Refused 403, recorded."""
 
     async def check(request: Request, found: SignedIn) -> Visitor:
-        await require(found.services, found.principal, resource, action, request)
+        await require(found.services, found.principal, resource, action, request, scopes=found.session.scopes)
         return found
 
     return check

@@ -92,7 +92,7 @@ class Load:
 
     async def _one(self, order: ToolRun) -> None:
         try:
-            outcome = (await in_sandbox(order)).outcome.value
+            outcome = (await in_sandbox(order, timedelta(minutes=10))).outcome.value
         except ActivityError as error:
             cause = error.cause
             outcome = f"error {cause.type if isinstance(cause, ApplicationError) else type(cause).__name__}"

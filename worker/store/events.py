@@ -28,6 +28,7 @@ EVENT_TYPES: dict[str, str] = {
     "artifact.stored": "A file the run left was kept in the blob store.",
     "key.created": "An API key was issued.",
     "key.revoked": "An API key was withdrawn.",
+    "key.rotated": "An API key got a successor; it goes on until the time given.",
     "session.opened": "Somebody signed in to the console, with an API key or through the identity provider.",
     "session.closed": "Somebody signed out of the console.",
     "policy.proposed": "Somebody proposed another policy; `diff` says what it would change.",

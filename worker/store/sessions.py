@@ -32,6 +32,8 @@ class Session(Wire):
     via: Literal["key", "oidc"]
     created_at: datetime
     expires_at: datetime
+    scopes: tuple[str, ...] = ()
+    """Those of the key that opened it."""
 
 
 class Sessions:
@@ -74,7 +76,7 @@ class Sessions:
             await self._touch(row.id, moment)
         return Session(
             id=row.id, principal=Principal.model_validate_json(row.key_principal or row.principal), via=row.via,
-            created_at=row.created_at, expires_at=row.expires_at,
+            created_at=row.created_at, expires_at=row.expires_at, scopes=tuple((row.key_scopes or "").split()),
         )  # fmt: skip
 
     async def lives(self, session: Session) -> bool:
@@ -101,7 +103,7 @@ class Sessions:
     async def _row(self, session_id: str) -> sa.Row[Any] | None:
         query = (
             sa.select(table, api_key.c.principal.label("key_principal"), api_key.c.revoked_at.label("key_revoked"),
-                      api_key.c.expires_at.label("key_expires"))
+                      api_key.c.expires_at.label("key_expires"), api_key.c.scopes.label("key_scopes"))
             .outerjoin(api_key, api_key.c.id == table.c.key_id)
             .where(table.c.id == session_id)
         )  # fmt: skip

@@ -127,6 +127,7 @@ api_key = sa.Table(
     sa.Column("expires_at", UtcTime),
     sa.Column("revoked_at", UtcTime),
     sa.Column("last_used_at", UtcTime),
+    sa.Column("scopes", sa.Text),  # separated by blanks; NULL: all that its roles allow
     sa.Index(None, "tenant", "created_at", "id"),
 )
 

@@ -30,14 +30,14 @@ async def sign_in(
     next: Annotated[str | None, Form(max_length=500)] = None,  # noqa: A002
 ) -> Response:
     """A valid key becomes a session; the key itself is not kept."""
-    plaintext = key.strip()
-    principal = await services.keys.verify(plaintext)
-    if principal is None:
+    found = await services.keys.verify(key.strip())
+    if found is None:
+        services.rates.count(address=request.client.host if request.client else "unknown")
         await record_bad_key(services, request)
         problem = "This key is unknown, expired or revoked."
         return page(request, "sign_in.html", status=401, next=safe_next(next), ended=False, lost=False, problem=problem,
                     oidc=None)  # fmt: skip
-    token = await services.sessions.open(principal, "key", services.keys.key_id(plaintext))
+    token = await services.sessions.open(found.principal, "key", found.id)
     response = RedirectResponse(safe_next(next), 303)
     set_cookie(response, services.settings, request, token)
     return response
