@@ -30,6 +30,7 @@ from api.headers import SecurityHeaders
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
 from api.logs import RequestLog
+from api.oidc import OidcUnreachable
 from api.routes import (
     approvals,
     artifacts,
@@ -245,7 +246,16 @@ def _drained(number: int, _frame: FrameType | None) -> None:
     log.info("api.stopped", signal=signal.Signals(number).name)
 
 
-_CANNOT_OPEN = (StoreUnavailable, SourceError, ToolError, KeyFileUnsafe, OSError, ValueError, RuntimeError)
+_CANNOT_OPEN = (
+    StoreUnavailable,
+    OidcUnreachable,
+    SourceError,
+    ToolError,
+    KeyFileUnsafe,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from api.commands import approvals, audit_proof, catalog, images, keys, policy_changes, runs, sandbox, switches, system
+from api.commands import (
+    approvals,
+    audit_proof,
+    catalog,
+    encryption,
+    images,
+    keys,
+    policy_changes,
+    runs,
+    sandbox,
+    switches,
+    system,
+)
 from api.commands.output import paint, say
 from api.commands.session import CommandError, Session
 
@@ -30,6 +42,7 @@ app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(encryption.app, name="encryption")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(images.app, name="images")
 

@@ -11,11 +11,13 @@ from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.oidc import Provider
 from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
 from worker.automations import Catalog
+from worker.encryption import open_keyring
 from worker.policy import LivePolicy
 from worker.settings import Settings
 from worker.store import signing
@@ -61,6 +63,8 @@ class Services:
     """Answer keys of this installation, retired ones included: what runs accept."""
     gateway: Gateway
     tail: Tail
+    oidc: Provider | None
+    """The identity provider, where one is set."""
     follower: Follower
     """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
@@ -72,8 +76,10 @@ class Services:
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Open everything but Temporal, which is connected to when first needed; close it again at the end.
 
-    Migrates the store. Raises StoreUnavailable, and the errors of rules, automations and tools, which name the file.
+    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which
+    name the file.
     """
+    open_keyring(settings)  # nothing is served that could not be encrypted
     database = Database(settings.sql_url)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None
@@ -103,7 +109,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
-            follower=Follower(database),
+            oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
             rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip

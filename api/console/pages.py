@@ -45,6 +45,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         "now": datetime.now(UTC),
         "asset": assets.address,
+        "oidc": getattr(request.app.state.services.oidc, "name", None),
     }
     return HTMLResponse(_environment.get_template(template).render({**common, **context}), status)
 

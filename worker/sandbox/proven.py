@@ -12,7 +12,7 @@ from typing import Final
 from worker.sandbox.container import Job, Ran, Sandbox
 from worker.sandbox.engine import Engine, EngineAway, SandboxUnavailable
 from worker.sandbox.facts import Runtime
-from worker.sandbox.pool import PoolSettings
+from worker.sandbox.pool import Meter, PoolSettings
 from worker.sandbox.selftest import selftest
 
 _log: Final = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ class ProvenSandbox(Sandbox):
 
     def __init__(
         self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None,
-        wanted: Runtime = "auto",
+        meter: Meter | None = None, wanted: Runtime = "auto",
     ) -> None:  # fmt: skip
         """`wanted`: which of the engine's runtimes may run boxes; `runtime` then says which one was proved."""
-        super().__init__(engine, data=data, owner=owner, max_boxes=max_boxes, pool=pool)
+        super().__init__(engine, data=data, owner=owner, max_boxes=max_boxes, pool=pool, meter=meter)
         # The self-test itself needs a box, so it gets a sandbox that does not wait for it.
         self._unproven = Sandbox(engine, data=data, owner=owner, max_boxes=1)
         self._wanted: Runtime = wanted

@@ -19,7 +19,7 @@ _YEAR_S = 365 * 86400
 @router.get("/sign-in")
 async def sign_in_page(request: Request, next: Next = None, ended: bool = False) -> Response:  # noqa: A002
     """The form."""
-    return page(request, "sign_in.html", next=safe_next(next), ended=ended, lost=False, problem=None, oidc=None)
+    return page(request, "sign_in.html", next=safe_next(next), ended=ended, lost=False, problem=None)
 
 
 @router.post("/sign-in")
@@ -35,8 +35,8 @@ async def sign_in(
         services.rates.count(address=request.client.host if request.client else "unknown")
         await record_bad_key(services, request)
         problem = "This key is unknown, expired or revoked."
-        return page(request, "sign_in.html", status=401, next=safe_next(next), ended=False, lost=False, problem=problem,
-                    oidc=None)  # fmt: skip
+        told = {"next": safe_next(next), "ended": False, "lost": False, "problem": problem}
+        return page(request, "sign_in.html", status=401, **told)
     token = await services.sessions.open(found.principal, "key", found.id)
     response = RedirectResponse(safe_next(next), 303)
     set_cookie(response, services.settings, request, token)
