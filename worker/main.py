@@ -204,7 +204,7 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             run = await runs.get(None, run_id)
             return run is not None and run.phase.final
 
-        stopper = Stopper(engine, sandbox.owner, Stops(db))
+        stopper = Stopper(engine, sandbox.owner, Stops(db), sandbox.clear_run)
         tasks = [asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())]
         try:
             await db.migrate()
