@@ -36,6 +36,7 @@ from api.routes import (
     artifacts,
     audit,
     automations,
+    deliveries,
     events,
     files,
     health,
@@ -65,7 +66,8 @@ SHUTDOWN_S = 10
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, switches.router, keys.router, me.router, health.router,
+    audit.router, policy.router, policy_changes.router, switches.router, deliveries.router, keys.router, me.router,
+    health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -77,6 +79,7 @@ TAGS = [
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
     {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
+    {"name": "deliveries", "description": "Who was told what, and what did not get there."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},

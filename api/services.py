@@ -17,6 +17,7 @@ from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
 from worker.automations import Catalog
+from worker.encryption import open_keyring
 from worker.policy import LivePolicy
 from worker.settings import Settings
 from worker.store import signing
@@ -27,6 +28,7 @@ from worker.store.database import Database
 from worker.store.files import Files
 from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
+from worker.store.outbox import Outbox
 from worker.store.policies import Policies
 from worker.store.queue import Queue
 from worker.store.runs import Runs
@@ -47,6 +49,7 @@ class Services:
     runs: Runs
     switches: Switches
     stops: Stops
+    outbox: Outbox
     approvals: Approvals
     queue: Queue
     keys: ApiKeys
@@ -75,8 +78,10 @@ class Services:
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Open everything but Temporal, which is connected to when first needed; close it again at the end.
 
-    Migrates the store. Raises StoreUnavailable, and the errors of rules, automations and tools, which name the file.
+    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which
+    name the file.
     """
+    open_keyring(settings)  # nothing is served that could not be encrypted
     database = Database(settings.sql_url)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None
@@ -97,7 +102,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         following = asyncio.create_task(tail.run())
         yield Services(
             settings=settings, database=database, audit=audit, runs=Runs(database),
-            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
+            switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
+            approvals=Approvals(database),
             queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
             sessions=Sessions(
                 database, audit, idle=timedelta(minutes=settings.console_idle_minutes),

@@ -1,8 +1,8 @@
 """The queue page with 10,000 questions waiting, against the bare mechanism: the same query and plain JSON.
 
 One API process with a full store, asked over HTTP on a kept connection, in alternating rounds: `GET /console/queue`
-(session, rights, counts, 50 rows drawn) and the bare rows (query, JSON, without HTTP). Pages further back, filters and the
-page of one question are measured too, and what the process holds in memory before and after.
+(session, rights, counts, 50 rows drawn) and the bare rows (query, JSON, without HTTP). Pages further back, filters and
+the page of one question are measured too, and what the process holds in memory before and after.
 
     python -m benchmarks.console [--pending N] [--requests N]
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 
 from api.services import Services, open_services
+from benchmarks.api import environment
 from policies.decision import Principal
 from tests.api.running import HOME, question_of
 from tests.fixtures.temporal import free_port
@@ -48,9 +49,9 @@ async def main(pending: int, requests: int) -> bool:
                 sys.executable,
                 "-m",
                 "api.app",
-                env=env,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
+                env=environment(settings),
+                stdout=quiet,
+                stderr=quiet,
             )
             try:
                 async with httpx.AsyncClient(
