@@ -98,3 +98,14 @@ def search(
         return
     rows = [(r["seq"], moment(r["ts"]), r["type"], r["actor"], r["event_id"]) for r in found]
     put_table(["seq", "time", "type", "actor", "event"], rows, "no records match")
+
+
+@app.command("events")
+def events(json_: Json = False) -> None:
+    """Every type of record there is, and what it means. Types are added from version to version, never changed."""
+    from worker.store.events import CATALOGUE, EVENT_TYPES
+
+    if json_:
+        put_json({"version": CATALOGUE, "types": EVENT_TYPES})
+        return
+    put_table(["type", "meaning"], list(EVENT_TYPES.items()), "")
