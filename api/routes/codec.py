@@ -29,7 +29,7 @@ _NAMED = 100
     "/decode",
     operation_id="decode_payloads",
     summary="Decrypt payloads",
-    responses=problems(),
+    responses=problems(404),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -42,7 +42,9 @@ async def decode_payloads(
     request: Request,
     principal: HistoryReader,
     services: ServicesDep,
-    x_namespace: Annotated[str | None, Header(max_length=255)] = None,
+    x_namespace: Annotated[
+        str | None, Header(max_length=255, description="The payloads' namespace, as Temporal's clients say it.")
+    ] = None,
 ) -> JsonObject:
     """As many payloads as were sent: those of your tenant decrypted and redacted, others as they were."""
     if x_namespace not in (None, services.settings.temporal_namespace):
