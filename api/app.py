@@ -37,6 +37,7 @@ from api.routes import (
     audit,
     automations,
     codec,
+    deliveries,
     events,
     files,
     health,
@@ -66,8 +67,8 @@ SHUTDOWN_S = 10
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, switches.router, keys.router, me.router, codec.router,
-    health.router,
+    audit.router, policy.router, policy_changes.router, switches.router, deliveries.router, keys.router, me.router,
+    codec.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -79,6 +80,7 @@ TAGS = [
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
     {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
+    {"name": "deliveries", "description": "Who was told what, and what did not get there."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "codec", "description": "Readable payloads for the Temporal UI and command line, redacted."},
     {"name": "me", "description": "Who you are."},

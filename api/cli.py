@@ -10,6 +10,7 @@ from api.commands import (
     approvals,
     audit_proof,
     catalog,
+    deliveries,
     encryption,
     images,
     keys,
@@ -37,6 +38,7 @@ app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(switches.app, name="switches")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(audit_proof.app, name="audit")
 app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")

@@ -32,6 +32,7 @@ from worker.store.files import Files
 from worker.store.idempotency import Idempotency
 from worker.store.keyring import Keyring
 from worker.store.keys import ApiKeys
+from worker.store.outbox import Outbox
 from worker.store.policies import Policies
 from worker.store.queue import Queue
 from worker.store.runs import Runs
@@ -52,6 +53,7 @@ class Services:
     runs: Runs
     switches: Switches
     stops: Stops
+    outbox: Outbox
     approvals: Approvals
     queue: Queue
     keys: ApiKeys
@@ -106,7 +108,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         following = asyncio.create_task(tail.run())
         yield Services(
             settings=settings, database=database, audit=audit, runs=Runs(database),
-            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
+            switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
+            approvals=Approvals(database),
             queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
             sessions=Sessions(
                 database, audit, idle=timedelta(minutes=settings.console_idle_minutes),
