@@ -16,6 +16,7 @@ from api.errors import FieldProblem, Refused
 from api.oidc import OidcRefused, OidcUnreachable
 from api.services import Services, ServicesDep
 from policies.decision import Principal
+from worker.store import tenants
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
 from worker.store.keys import covers
@@ -67,6 +68,7 @@ async def presented(
         raise _unauthenticated("the API key or token is unknown, expired or revoked", 'error="invalid_token"')
     request.state.principal = caller.principal.id  # for the log
     services.rates.count(key=caller.counted_as, tenant=caller.principal.tenant)
+    tenants.narrow_to(caller.principal.tenant)
     return caller
 
 
@@ -211,6 +213,7 @@ ApprovalsReader = Annotated[Principal, Depends(allowed("approvals", "read"))]
 ApprovalsAnswerer = Annotated[Principal, Depends(allowed("approvals", "answer"))]
 AutomationsReader = Annotated[Principal, Depends(allowed("automations", "read"))]
 ToolsReader = Annotated[Principal, Depends(allowed("tools", "read"))]
+HistoryReader = Annotated[Principal, Depends(allowed("history", "read"))]
 AuditReader = Annotated[Principal, Depends(allowed("audit", "read"))]
 AuditVerifier = Annotated[Principal, Depends(allowed("audit", "verify"))]
 PolicyChecker = Annotated[Principal, Depends(allowed("policy", "check"))]
