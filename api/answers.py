@@ -20,7 +20,7 @@ from api.validation import JsonIn, schema_problems
 from policies.approval import refusal
 from policies.decision import Principal
 from tools.contract import SHA256_PATTERN, JsonObject, Strict, canonical_json
-from worker.store.approvals import ApprovalRow
+from worker.store.approvals import OPEN_STATES, ApprovalRow
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
 from workflows.contracts import AnswerAccepted, AnswerRefused, ApprovalAnswer, ApprovalRequest, ApprovalState, Question
@@ -33,6 +33,10 @@ CLOSE_WAIT_S = 3.0
 
 Digest = Annotated[str, Field(pattern=SHA256_PATTERN, description="`digest` of the question as you saw it.")]
 Reason = Annotated[str, Field(max_length=2000)]
+OnBehalf = Annotated[str | None, Field(max_length=128, description="Id of the absent person you stand in for.")]
+Seen = Annotated[
+    str | None, Field(max_length=128, description="As you saw it; the answer is void when it is another by now.")
+]
 
 
 class ApproveIn(Strict):
@@ -46,6 +50,11 @@ class ApproveIn(Strict):
     """Run the tool with these instead; the gate decides about them anew."""
     output: JsonIn | None = None
     """Only for a hand-over: the result of the job."""
+    on_behalf_of: OnBehalf = None
+    break_glass: bool = False
+    """An emergency: counts by the role `break-glass`, needs a reason, and two people; recorded loudly."""
+    policy_version: Seen = None
+    tool_version: Seen = None
 
 
 class DenyIn(Strict):
@@ -53,6 +62,9 @@ class DenyIn(Strict):
 
     digest: Digest
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    on_behalf_of: OnBehalf = None
+    policy_version: Seen = None
+    tool_version: Seen = None
 
 
 _STATUS: dict[AnswerRefused, int] = {
@@ -76,16 +88,28 @@ _TEXT: dict[AnswerRefused, tuple[str, str]] = {
         "the digest is not that of the call now asked about",
         "read the approval again, then answer",
     ),
+    AnswerRefused.POLICY_CHANGED: (
+        "the question is asked under another policy than the one you saw",
+        "read the approval again, then answer",
+    ),
+    AnswerRefused.FROZEN: (
+        "everything is stopped, and so is this question's clock",
+        "wait until it goes on; nothing is lost",
+    ),
+    AnswerRefused.ALREADY_ANSWERED: (
+        "you, or the person you stand in for, have answered already",
+        "somebody else must give the next answer",
+    ),
     AnswerRefused.SELF_APPROVAL: ("you asked for this run, so somebody else must answer", "ask another approver"),
     AnswerRefused.NOT_AN_APPROVER: (
-        "your roles do not include the one this question asks for",
-        "ask somebody with that role",
+        "you are not among those who may answer",
+        "ask somebody who is",
     ),
     AnswerRefused.BAD_SIGNATURE: (
         "the run does not accept the key this API signs with",
         "the run was started with other keys; restore data/keys and restart the API",
     ),
-    AnswerRefused.INVALID_ARGUMENTS: ("the edited arguments do not fit", "correct them and answer again"),
+    AnswerRefused.INVALID_ARGUMENTS: ("what was said does not fit the question", "correct it and answer again"),
 }
 
 
@@ -113,15 +137,18 @@ async def give_answer(
             reason=body.reason,
             answered_at=now,
             expires_at=now + ANSWER_LIFE,
+            tool_version=body.tool_version or row.request.tool_version,
+            policy_version=body.policy_version or row.request.policy_version,
+            break_glass=True if isinstance(body, ApproveIn) and body.break_glass else None,
             key_id=services.answer_key.key_id,
         )
     )
-    early = refusal(row.request, answer, services.public_keys, now, row.state)
+    early = refusal(row.request, answer, services.public_keys, now, row.state, row.progress)
     if early is not None:
         await _refuse(services, row, principal, AnswerRefused(early))
     await _check_shape(services, row, principal, answer)
     accepted = await _send(services, row, principal, answer)
-    return await _closed(services, row, answer, accepted.state)
+    return await _shown(services, row, answer, accepted)
 
 
 async def _send(services: Services, row: ApprovalRow, principal: Principal, answer: ApprovalAnswer) -> AnswerAccepted:
@@ -213,14 +240,26 @@ def _update_id(answer: ApprovalAnswer) -> str:
     return f"{answer.approval_id}-{hashlib.sha256(canonical_json(said)).hexdigest()[:24]}"
 
 
-async def _closed(services: Services, row: ApprovalRow, answer: ApprovalAnswer, accepted: ApprovalState) -> ApprovalRow:
-    """The row once it shows the end: the run closes it right after accepting. Should that take long, what was accepted
-    is told all the same, for it stands."""
+async def _shown(services: Services, row: ApprovalRow, answer: ApprovalAnswer, accepted: AnswerAccepted) -> ApprovalRow:
+    """The row once it shows the effect: the run records it right after accepting. Should that take long, what was
+    accepted is told all the same, for it stands."""
+    current, there = await await_row(services, row, accepted)
+    if there or accepted.state is ApprovalState.PENDING:
+        return current
+    return current.model_copy(update={"state": accepted.state, "answer": answer, "closed_at": answer.answered_at})
+
+
+async def await_row(services: Services, row: ApprovalRow, accepted: AnswerAccepted) -> tuple[ApprovalRow, bool]:
+    """The row, and whether it shows by now what the run has accepted."""
     deadline = asyncio.get_running_loop().time() + CLOSE_WAIT_S
     current = row
-    while current.state is ApprovalState.PENDING and asyncio.get_running_loop().time() < deadline:
+    while True:
+        there = current.progress.seq >= accepted.seq and (current.state is accepted.state or _final(current))
+        if there or asyncio.get_running_loop().time() >= deadline:
+            return current, there
         await asyncio.sleep(0.02)
         current = await services.approvals.get(row.request.tenant, row.request.id) or current
-    if current.state is ApprovalState.PENDING:
-        return current.model_copy(update={"state": accepted, "answer": answer, "closed_at": answer.answered_at})
-    return current
+
+
+def _final(row: ApprovalRow) -> bool:
+    return row.state not in OPEN_STATES

@@ -59,6 +59,7 @@ _PASSED_THROUGH = (
     "policies",
     "workflows.agents",
     "workflows.contracts",
+    "workflows.questions",
     "workflows.faults",
     "workflows.ports",
     "workflows.schemas",

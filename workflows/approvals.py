@@ -1,32 +1,37 @@
 """The desk: questions a run has put to humans, and the answers it accepts. Workflow state is the truth.
 
-An answer reaches the desk as the `answer` update. Its validator (`Desk.check`) refuses everything that
-`policies.approval` refuses, on every route, because it is the only way in; a refused update leaves no event.
+What people say reaches the desk as the updates `answer` and `act`. Their validators (`Desk.check`, `Desk.check_action`)
+refuse everything that `policies.approval` refuses, on every route, because they are the only way in; a refused update
+leaves no event.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from policies.approval import refusal, verify_signature
+from policies.approval import action_refusal, refusal, verify_signature
+from policies.terms import Schedule, Terms, schedule
 from tools.contract import ToolCall, ToolSpec
 from workflows import ports
 from workflows.contracts import (
     AnswerAccepted,
     AnswerRefused,
+    ApprovalAction,
     ApprovalAnswer,
     ApprovalClosed,
+    ApprovalNoted,
     ApprovalRequest,
     ApprovalState,
     Question,
     RunRef,
     RunRequest,
 )
+from workflows.pending import OPEN, Pending, Problem
 from workflows.recording import record
 
 _WORDS = {
@@ -34,9 +39,13 @@ _WORDS = {
     AnswerRefused.ALREADY_DECIDED: "the question is already decided",
     AnswerRefused.EXPIRED: "the deadline has passed",
     AnswerRefused.CANCELLED: "the question was withdrawn",
-    AnswerRefused.ARGS_CHANGED: "the answer is for other arguments than those asked now",
+    AnswerRefused.ARGS_CHANGED: "the answer is for other arguments, or another version of the tool, than asked now",
+    AnswerRefused.POLICY_CHANGED: "the answer is for a question under another policy",
+    AnswerRefused.FROZEN: "everything is stopped; the question takes no answer until it goes on",
+    AnswerRefused.ALREADY_ANSWERED: "this person, or the one they stand for, has answered already",
+    AnswerRefused.INVALID_ARGUMENTS: "what was said does not fit the question",
     AnswerRefused.SELF_APPROVAL: "the run's requester may not answer",
-    AnswerRefused.NOT_AN_APPROVER: "the answer needs a role its author does not have",
+    AnswerRefused.NOT_AN_APPROVER: "its author is not among those who may answer",
     AnswerRefused.BAD_SIGNATURE: "the answer is not signed by a key this run trusts",
 }
 
@@ -49,21 +58,28 @@ class Draft:
     digest: str
     approvers: str
     deadline_s: int
+    """Where the terms name no deadline."""
     reason: str = ""
     rule: str = ""
     policy_version: str = ""
     call: ToolCall | None = None
     tool: ToolSpec | None = None
-    problem: Callable[[ApprovalAnswer], str | None] = field(default=lambda _: None)
+    terms: Terms | None = None
+    problem: Problem = field(default=lambda _: None)
     """What is wrong with an answer's own content (edited arguments, output), naming the field."""
+    shown: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further fields of the request, for those who look at it."""
+    given: tuple[ApprovalAnswer, ...] = ()
+    """Answers to the question this one follows that count here."""
 
 
-@dataclass
-class _Entry:
-    request: ApprovalRequest
-    problem: Callable[[ApprovalAnswer], str | None]
-    state: ApprovalState = ApprovalState.PENDING
-    answer: ApprovalAnswer | None = None
+class Ending(NamedTuple):
+    """How a question ended."""
+
+    id: str
+    state: ApprovalState
+    answer: ApprovalAnswer | None
+    """The answer that decided, or the edit for which it was withdrawn; None when there was none in time."""
 
 
 class Desk:
@@ -73,8 +89,10 @@ class Desk:
         self._run = request
         self._ref = ref
         self._changed = changed
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Pending] = {}
         self._before = request.carried.questions if request.carried else 0
+        self.frozen: str | None = request.carried.frozen if request.carried else None
+        """Why no question takes an answer now, and no clock of one runs; None when they do."""
         self._waited = timedelta()
         self._waiting_since: datetime | None = None
 
@@ -85,16 +103,20 @@ class Desk:
 
     @property
     def waiting(self) -> tuple[ApprovalRequest, ...]:
-        """Questions nobody has answered yet, oldest first."""
-        return tuple(e.request for e in self._entries.values() if e.state is ApprovalState.PENDING)
+        """Questions nobody has decided yet, frozen ones included, oldest first; deadlines as they stand now."""
+        return tuple(
+            e.request if e.deadline == e.request.deadline else e.request.model_copy(update={"deadline": e.deadline})
+            for e in self._entries.values()
+            if e.open
+        )
 
     def waited_s(self, now: datetime) -> float:
         """Seconds of this part during which at least one question was pending."""
         open_for = now - self._waiting_since if self._waiting_since else timedelta()
         return (self._waited + open_for).total_seconds()
 
-    async def ask(self, draft: Draft) -> ApprovalAnswer | None:
-        """Put a question and wait for its answer; None when the deadline passed. The deadline can only deny.
+    async def ask(self, draft: Draft) -> Ending:
+        """Put a question and wait for its end. A deadline can only deny.
 
         On cancellation or a fault the question is withdrawn before the exception goes on.
         """
@@ -103,51 +125,95 @@ class Desk:
             await record(ports.open_approval, entry.request, f"ask {entry.request.id}")
             await self._decided(entry)
         except (asyncio.CancelledError, FailureError):
-            self._settle(entry, ApprovalState.CANCELLED)
+            entry.withdraw()
+            self._settled()
+            await self._noted(entry)
             await self._close(entry)
             raise
-        if entry.answer is None:
-            self._settle(entry, ApprovalState.EXPIRED)
         await self._close(entry)
-        return entry.answer
+        return Ending(entry.request.id, entry.state, entry.answer)
 
     def check(self, answer: ApprovalAnswer) -> None:
         """Validator of the `answer` update: raises ApplicationError whose type is an `AnswerRefused` value."""
         entry = self._entries.get(answer.approval_id)
         if entry is None:
             _refuse(self._unknown(answer))
-        why = refusal(entry.request, answer, self._run.answer_keys, workflow.now(), entry.state.value)
+        keys, now = self._run.answer_keys, workflow.now()
+        why = refusal(entry.request, answer, keys, now, entry.state.value, entry.progress)
         if why is not None:
             _refuse(AnswerRefused(why))
+        if answer.break_glass and answer.edited_arguments is not None:
+            _refuse(AnswerRefused.INVALID_ARGUMENTS, "edited_arguments: an emergency runs what was asked, or nothing")
         if answer.verdict == "approve" and (problem := entry.problem(answer)) is not None:
             _refuse(AnswerRefused.INVALID_ARGUMENTS, problem)
 
     def accept(self, answer: ApprovalAnswer) -> AnswerAccepted:
-        """Take a checked answer. From here on nothing can decide the question differently."""
+        """Take a checked answer. From here on nothing can undo it."""
         entry = self._entries[answer.approval_id]
-        entry.answer = answer
-        self._settle(entry, ApprovalState.APPROVED if answer.verdict == "approve" else ApprovalState.DENIED)
-        return AnswerAccepted(approval_id=answer.approval_id, state=entry.state)
+        entry.take(answer)
+        self._settled()
+        return AnswerAccepted(approval_id=answer.approval_id, state=entry.state, seq=entry.progress.seq)
 
-    async def _decided(self, entry: _Entry) -> None:
-        """Wait for the answer or the deadline.
+    def check_action(self, action: ApprovalAction) -> None:
+        """Validator of the `act` update, as `check`."""
+        entry = self._entries.get(action.approval_id)
+        if entry is None:
+            _refuse(AnswerRefused.NOT_FOUND)
+        keys, now = self._run.answer_keys, workflow.now()
+        why = action_refusal(entry.request, action, keys, now, entry.state.value, entry.progress)
+        if why is not None:
+            _refuse(AnswerRefused(why))
+        if action.kind in ("ask", "reply") and not action.text.strip():
+            _refuse(AnswerRefused.INVALID_ARGUMENTS, "text: say something")
 
-        The timer only wakes us: when it fires in the same workflow task as an accepted answer arrives, the answer
-        wins, because its sender was told so. `check` refuses every answer after the deadline.
+    def act(self, action: ApprovalAction) -> AnswerAccepted:
+        """Take a checked action."""
+        entry = self._entries[action.approval_id]
+        entry.act(action, workflow.now())
+        return AnswerAccepted(approval_id=action.approval_id, state=entry.state, seq=entry.progress.seq)
+
+    def freeze(self, reason: str = "") -> None:
+        """Stop the clocks of all questions, of those still to be put too, and take no answers until `thaw`."""
+        if self.frozen is None:
+            self.frozen = reason
+            for entry in self._entries.values():
+                entry.freeze(reason, workflow.now())
+            self._changed()
+
+    def thaw(self) -> None:
+        """Go on: each question has as much time left as when it was frozen."""
+        self.frozen = None
+        for entry in self._entries.values():
+            entry.thaw(workflow.now())
+        self._changed()
+
+    async def _decided(self, entry: Pending) -> None:
+        """Wait for the end, and meanwhile record what happens and do what is due.
+
+        A timer only wakes us: when it fires in the same workflow task as an accepted answer arrives, the answer wins,
+        because its sender was told so. `check` refuses every answer after the deadline.
         """
-        left = entry.request.deadline - workflow.now()
-        what = entry.request.call.tool if entry.request.call else entry.request.question.value
-        try:
-            await workflow.wait_condition(
-                lambda: entry.answer is not None,
-                timeout=max(left, timedelta()),
-                timeout_summary=f"deadline of {entry.request.id}: {what}",
-            )
-        except TimeoutError:
-            return
+        while await self._noted(entry):
+            moment = entry.next_moment
+            what = entry.request.call.tool if entry.request.call else entry.request.question.value
+            last = moment == entry.deadline
+            try:
+                await workflow.wait_condition(
+                    lambda: not entry.open or bool(entry.notes) or entry.next_moment != moment,  # noqa: B023  (awaited here)
+                    timeout=None if moment is None else max(moment - workflow.now(), timedelta()),
+                    timeout_summary=f"{'deadline' if last else 'reminder'} of {entry.request.id}: {what}",
+                )
+            except TimeoutError:
+                # The server's clock may be a little behind the moment its own timer was set for.
+                if moment is not None and entry.open:
+                    entry.reach(max(moment, workflow.now()))
+                    self._settled()
 
-    def _put(self, draft: Draft) -> _Entry:
+    def _put(self, draft: Draft) -> Pending:
         now = workflow.now()
+        terms = draft.terms
+        plain = Schedule(now + timedelta(seconds=draft.deadline_s), ())
+        moments = plain if terms is None else schedule(terms, now, draft.deadline_s)
         request = ApprovalRequest(
             id=f"{self._run.run_id}.{self.asked + 1}",
             run_id=self._run.run_id,
@@ -164,26 +230,42 @@ class Desk:
             policy_version=draft.policy_version,
             approvers=draft.approvers,
             requested_at=now,
-            deadline=now + timedelta(seconds=draft.deadline_s),
+            deadline=moments.deadline,
+            terms=terms,
+            **draft.shown,
         )
-        entry = _Entry(request, draft.problem)
+        entry = Pending(request, moments, draft.problem, draft.given)
         self._entries[request.id] = entry
+        if self.frozen is not None:
+            entry.freeze(self.frozen, now)
         if self._waiting_since is None:
             self._waiting_since = now
         self._changed()
         return entry
 
-    def _settle(self, entry: _Entry, state: ApprovalState) -> None:
-        if entry.state is not ApprovalState.PENDING:
-            return
-        entry.state = state
+    def _settled(self) -> None:
+        """Something may have ended: stop the clock of waiting when nothing waits, and show it."""
         if not self.waiting and self._waiting_since is not None:
             self._waited += workflow.now() - self._waiting_since
             self._waiting_since = None
         self._changed()
 
-    async def _close(self, entry: _Entry) -> None:
-        closed = ApprovalClosed(run=self._ref, approval_id=entry.request.id, state=entry.state, answer=entry.answer)
+    async def _noted(self, entry: Pending) -> bool:
+        """Record what happened, in its order; whether the question still waits."""
+        while entry.notes:
+            event, actor, body, state, progress = entry.notes.pop(0)
+            noted = ApprovalNoted(
+                run=self._ref, approval_id=entry.request.id, event=event, actor=actor, body=body, progress=progress,
+                state=state if state in OPEN else ApprovalState.PENDING,
+            )  # fmt: skip
+            await record(ports.note_approval, noted, f"{entry.request.id} {event.removeprefix('approval.')}")
+        return entry.open
+
+    async def _close(self, entry: Pending) -> None:
+        closed = ApprovalClosed(
+            run=self._ref, approval_id=entry.request.id, state=entry.state, answer=entry.answer,
+            progress=entry.progress,
+        )  # fmt: skip
         await record(ports.close_approval, closed, f"{entry.request.id} {entry.state.value}")
 
     def _unknown(self, answer: ApprovalAnswer) -> AnswerRefused:

@@ -5,7 +5,7 @@ from worker.activities.recording import SYSTEM_RUNS, Redact, arguments_fields, t
 from worker.store import times
 from worker.store.approvals import ApprovalRow
 from worker.store.audit import AuditEvent
-from workflows.contracts import ApprovalAnswer, ApprovalRequest, Phase, Question
+from workflows.contracts import ApprovalAnswer, ApprovalNoted, ApprovalRequest, Phase, Question
 
 
 def phase_of(request: ApprovalRequest) -> Phase:
@@ -27,9 +27,24 @@ def requested(request: ApprovalRequest, redact: Redact) -> AuditEvent:
         "call": None if request.call is None else arguments_fields(redact, request.call, request.digest),
         "tool_version": request.tool_version,
         "effect": request.effect,
+        "terms": None if request.terms is None else request.terms.model_dump(mode="json"),
+        "because": request.because,
+        "follows": request.follows,
     }
     event_id = f"{request.run_id}/approval/{request.id}/requested"
     return AuditEvent(event_id, "approval.requested", request.tenant, request.run_id, request.requester, body)
+
+
+def happened(noted: ApprovalNoted, redact: Redact) -> AuditEvent:
+    """Whatever happened to a question that did not end it; `event` names the type."""
+    run = noted.run
+    words: JsonObject = {k: text(redact, v) if isinstance(v, str) and k in _WORDS else v for k, v in noted.body.items()}
+    body: JsonObject = {"approval_id": noted.approval_id, "seq": noted.progress.seq, **words}
+    event_id = f"{run.run_id}/approval/{noted.approval_id}/{noted.progress.seq}"
+    return AuditEvent(event_id, noted.event, run.tenant, run.run_id, noted.actor or SYSTEM_RUNS, body)
+
+
+_WORDS = ("text", "reason")
 
 
 def closed(row: ApprovalRow, redact: Redact) -> AuditEvent:
@@ -40,6 +55,11 @@ def closed(row: ApprovalRow, redact: Redact) -> AuditEvent:
         "question": request.question.value,
         "digest": request.digest,
         "state": row.state.value,
+        "void": row.progress.void,
+        "answers": [
+            {"principal": a.principal.id, "verdict": a.verdict, "break_glass": bool(a.break_glass)}
+            for a in row.progress.answers
+        ],
         "answer": None if answer is None else _answered(request, answer, redact),
     }
     actor = SYSTEM_RUNS if answer is None else answer.principal.id
@@ -52,6 +72,8 @@ def _answered(request: ApprovalRequest, answer: ApprovalAnswer, redact: Redact) 
     fields: JsonObject = {
         "verdict": answer.verdict,
         "principal": answer.principal.model_dump(mode="json"),
+        "on_behalf_of": None if answer.on_behalf_of is None else answer.on_behalf_of.model_dump(mode="json"),
+        "break_glass": bool(answer.break_glass),
         "reason": text(redact, answer.reason),
         "answered_at": times.to_text(answer.answered_at),
         "key_id": answer.key_id,

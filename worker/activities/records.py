@@ -27,6 +27,7 @@ from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
 from workflows.contracts import (
     ApprovalClosed,
+    ApprovalNoted,
     ApprovalRequest,
     ApprovalState,
     CallRefused,
@@ -61,8 +62,8 @@ class RecordActivities:
     def all(self) -> list[Callable[..., object]]:
         """Every activity, for the worker's registration."""
         return [
-            self.open_run, self.close_call, self.open_approval, self.close_approval, self.record_model,
-            self.record_rung, self.close_run,
+            self.open_run, self.close_call, self.open_approval, self.note_approval, self.close_approval,
+            self.record_model, self.record_rung, self.close_run,
         ]  # fmt: skip
 
     @activity.defn(name="run.open")
@@ -124,6 +125,16 @@ class RecordActivities:
                     await self._runs.set_phase(request.run_id, questions.phase_of(request), conn=conn)
                 await self._audit.append(questions.requested(request, self._redact), conn=conn)
 
+    @activity.defn(name="approval.note")
+    async def note_approval(self, noted: ApprovalNoted) -> None:
+        """Show what happened on the question's row and record it, once."""
+        with recorded():
+            async with self._audit.db.begin() as conn:
+                row = await self._approvals.note(noted.approval_id, noted.state, noted.progress, conn=conn)
+                if row is None or row.request.run_id != noted.run.run_id:
+                    refuse(BAD_RECORD, f"run {noted.run.run_id} has no question {noted.approval_id}")
+                await self._audit.append(questions.happened(noted, self._redact), conn=conn)
+
     @activity.defn(name="approval.close")
     async def close_approval(self, closed: ApprovalClosed) -> None:
         """Set the row's state, record `approval.<state>`, and mark the run as working when nothing else waits.
@@ -135,7 +146,9 @@ class RecordActivities:
             async with self._audit.db.begin() as conn:
                 # Two questions of a run may close at once; each must see the other to know whether something waits.
                 await self._runs.lock(run_id, conn=conn)
-                row = await self._approvals.close(closed.approval_id, closed.state, closed.answer, conn=conn)
+                row = await self._approvals.close(
+                    closed.approval_id, closed.state, closed.answer, progress=closed.progress, conn=conn
+                )
                 if row is None or row.request.run_id != run_id:
                     refuse(BAD_RECORD, f"run {run_id} has no question {closed.approval_id}")
                 waiting = await self._approvals.still_open(run_id, conn=conn)

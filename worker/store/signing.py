@@ -7,6 +7,7 @@ accept the keys that were public when they started, so a retired key's public fi
 import base64
 import hashlib
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -17,9 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from policies.approval import signing_bytes
+from policies.signatures import ACTION, ANSWER, Succession, signing_bytes
 from worker.store.keyfiles import publish, read_or_create
-from workflows.contracts import ApprovalAnswer
+from workflows.contracts import ApprovalAction, ApprovalAnswer
+
+S = TypeVar("S", ApprovalAnswer, ApprovalAction, Succession)
 
 _PRIVATE = "answer.pem"
 
@@ -35,8 +38,15 @@ class AnswerKey:
 
     def sign_answer(self, answer: ApprovalAnswer) -> ApprovalAnswer:
         """The answer with this key's id and signature; whatever it had there is replaced."""
-        named = answer.model_copy(update={"key_id": self.key_id, "signature": ""})
-        signature = base64.b64encode(self._key.sign(signing_bytes(named))).decode()
+        return self._signed(answer, ANSWER)
+
+    def sign_action(self, action: ApprovalAction) -> ApprovalAction:
+        """As `sign_answer`, in the domain of actions."""
+        return self._signed(action, ACTION)
+
+    def _signed(self, value: S, domain: bytes) -> S:
+        named = value.model_copy(update={"key_id": self.key_id, "signature": ""})
+        signature = base64.b64encode(self._key.sign(signing_bytes(named, domain))).decode()
         return named.model_copy(update={"signature": signature})
 
 
