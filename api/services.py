@@ -12,6 +12,7 @@ from api.gateway import Gateway
 from api.limits import Throttle
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
+from worker.artifacts import open_blobs
 from worker.automations import Catalog
 from worker.policy import LivePolicy
 from worker.settings import Settings
@@ -65,7 +66,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     tail: Tail | None = None
     try:
         await database.migrate()
-        audit, blobs = AuditLog(database), Blobs(settings.blobs)
+        audit, blobs = AuditLog(database), open_blobs(settings)
         tools = load_tools([BUILT_IN, *([settings.home / "tools"] if settings.home else [])])
         catalog = await Catalog.load(settings.home, blobs, tools)
         engine = LivePolicy(

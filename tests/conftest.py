@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.fixtures.temporal",
     "tests.fixtures.provider",
     "tests.fixtures.egress",
+    "tests.fixtures.s3",
 ]

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from pydantic import Field, JsonValue, ValidationError
 
 from tools.contract import (
@@ -31,8 +29,7 @@ from tools.contract import (
 from tools.egress import HOST_PATTERN, HostRule, rules
 from tools.errors import ToolError
 from tools.images import PACKAGE_PATTERN, ToolImage, tool_image
-from tools.schemas import SchemaError as UnusableSchema
-from tools.schemas import compiled
+from tools.schemas import SchemaError, compiled
 
 BUILT_IN: Final = Path(__file__).resolve().parent
 # One line per tool that comes with the product. A folder that is not named here does not exist.
@@ -70,6 +67,8 @@ class ToolManifest(Strict):
     """Debian packages beside those of the base image; the tool then has an image of its own."""
     limits: Limits = Limits()
     results: Trust = "untrusted"
+    reconcile: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}\.py$")] | None = None
+    """File beside run.py: a program that finds out whether a lost call took effect, and changes nothing."""
     roles: dict[Annotated[str, Field(min_length=1, max_length=200)], ArgumentRole] = Field(default_factory=dict)
 
 
@@ -82,6 +81,8 @@ class LoadedTool:
     folder: Path
     image: ToolImage | None = None
     """What its own image is built from; None when it uses a common one."""
+    reconcile: bytes | None = None
+    """Goes to the blob store under `spec.reconcile_sha256`."""
 
 
 def load_tools(folders: Sequence[Path] = (BUILT_IN,)) -> dict[str, LoadedTool]:
@@ -116,18 +117,37 @@ def load_tool(folder: Path) -> LoadedTool:
     if manifest.name != folder.name:
         raise ToolError(file, "name", f"{manifest.name!r} in a folder called {folder.name!r}", "Give both one name.")
     _check_parameters(file, manifest.parameters)
-    _check_usable(file, manifest.parameters)
     _check_roles(file, manifest)
     _check_egress(file, manifest)
     program = _program(folder / "run.py")
-    digest = hashlib.sha256(program).hexdigest()
-    spec = ToolSpec(**dict(manifest), program_sha256=digest)
+    reconcile = _reconcile(file, manifest)
+    digests = {"program_sha256": _digest(program), "reconcile_sha256": reconcile and _digest(reconcile)}
+    spec = ToolSpec.model_validate({**dict(manifest), **digests})
     own = tool_image(folder, manifest.name, manifest.packages)
     if own is None:
-        return LoadedTool(spec, program, folder)
+        return LoadedTool(spec, program, folder, None, reconcile)
     if manifest.image != "base":
         raise ToolError(file, "image", "beside packages or a Dockerfile", "Leave it out: they make their own.")
-    return LoadedTool(spec.model_copy(update={"image": own.name}), program, folder, own)
+    return LoadedTool(spec.model_copy(update={"image": own.name}), program, folder, own, reconcile)
+
+
+def _digest(program: bytes) -> str:
+    return hashlib.sha256(program).hexdigest()
+
+
+def _reconcile(file: Path, manifest: ToolManifest) -> bytes | None:
+    if manifest.reconcile is None:
+        return None
+    if manifest.repeat is not Repeat.AT_MOST_ONCE:
+        raise ToolError(
+            file, "reconcile", "beside `repeat: safe`", "Leave it out: what is lost is run again, nobody has to know."
+        )
+    if manifest.reconcile == "run.py":
+        raise ToolError(file, "reconcile", "is the tool's own program", "Write another that only looks.")
+    program = _program(file.with_name(manifest.reconcile))
+    if not program.strip():
+        raise ToolError(file, "reconcile", f"{manifest.reconcile} is empty", "Write what it looks at.")
+    return program
 
 
 def _manifest(file: Path) -> ToolManifest:
@@ -190,23 +210,11 @@ def _check_parameters(file: Path, parameters: JsonObject) -> None:
     if parameters.get("type") != "object":
         raise ToolError(file, "parameters.type", "must be object", "Arguments are one JSON object: `type: object`.")
     try:
-        Draft202012Validator.check_schema(parameters)
-    except SchemaError as error:
-        field = ".".join(["parameters", *(str(part) for part in cast(Sequence[object], error.absolute_path))])
-        raise ToolError(file, field, f"not a JSON Schema (draft 2020-12): {error.message}", "Correct it.") from error
-    for reference in _references(parameters):
-        if not reference.startswith("#"):
-            raise ToolError(
-                file, "parameters", f"$ref to {reference!r}", "Refer only within the schema: `#/$defs/...`."
-            )
-
-
-def _check_usable(file: Path, parameters: JsonObject) -> None:
-    """What checks the calls must take the schema, too."""
-    try:
         compiled(parameters)
-    except UnusableSchema as error:
-        raise ToolError(file, "parameters", f"cannot be used to check calls: {error}", "Correct it.") from error
+    except SchemaError as error:
+        field = ".".join(["parameters", *map(str, error.path)])
+        remedy = "Correct it; refer only within the schema: `#/$defs/...`."
+        raise ToolError(file, field, f"not a JSON Schema (draft 2020-12): {error}", remedy) from error
 
 
 def _check_roles(file: Path, manifest: ToolManifest) -> None:
@@ -231,15 +239,6 @@ def _exists(schema: JsonValue, path: Sequence[str]) -> bool:
         return _exists(properties[path[0]], path[1:])
     open_ended = any(word in schema for word in ("$ref", "allOf", "anyOf", "oneOf", "patternProperties"))
     return open_ended or (schema.get("additionalProperties", True) is not False and not isinstance(properties, dict))
-
-
-def _references(value: JsonValue) -> list[str]:
-    if isinstance(value, list):
-        return [found for item in value for found in _references(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [item for key, item in value.items() if key in ("$ref", "$dynamicRef") and isinstance(item, str)]
-    return own + [found for item in value.values() for found in _references(item)]
 
 
 def _program(file: Path) -> bytes:

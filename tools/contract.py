@@ -159,6 +159,8 @@ class ToolSpec(Wire):
     path. What is not named, and has no named parent, is a target."""
     program_sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]
     """Digest of run.py; the sandbox worker fetches exactly this program from the blob store."""
+    reconcile_sha256: Annotated[str, Field(pattern=SHA256_PATTERN)] | None = None
+    """Digest of the program that finds out whether a call took effect whose attempt was lost."""
 
 
 class ToolCall(Wire):
@@ -185,6 +187,9 @@ class ToolResult(Wire):
 
 
 CONTENT_LIMIT_CHARS = 16_000
+
+RECONCILE_S = 15.0
+"""How long a tool's reconcile program may take, whatever the tool's own limit."""
 
 
 def canonical_json(value: JsonValue | Mapping[str, JsonValue]) -> bytes:

@@ -6,6 +6,7 @@ schema can make the gate open a file or a connection; and vocabularies of metasc
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from jsonschema_rs import Draft202012Validator, FancyRegexOptions, ValidationError
@@ -25,7 +26,23 @@ would end the process."""
 
 
 class SchemaError(ValueError):
-    """A schema cannot be used: it is no JSON Schema, or refers to another document."""
+    """A schema cannot be used: it is no JSON Schema, or refers to another document. `path` is the place inside it."""
+
+    def __init__(self, message: str, path: Sequence[str | int] = ()) -> None:
+        super().__init__(message)
+        self.path = tuple(path)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing in a value that does not fit its schema."""
+
+    path: tuple[str | int, ...]
+    rule: str
+    """The keyword that is not met (`type`, `required`, ...); "" where the value cannot be checked at all."""
+    expected: JsonValue
+    """What the keyword asks for; for `required` the missing name."""
+    message: str
 
 
 def compiled(schema: JsonObject, *, formats: bool = True) -> Draft202012Validator:
@@ -39,31 +56,42 @@ def compiled(schema: JsonObject, *, formats: bool = True) -> Draft202012Validato
             retriever=_refused,
             pattern_options=FancyRegexOptions(backtrack_limit=BACKTRACKS),
         )
+    except ValidationError as error:
+        raise SchemaError(_worded(error), error.instance_path) from error
     except ValueError as error:
-        raise SchemaError(_first_line(str(error))) from error
+        # A refused reference comes back wrapped in the library's own words; ours say it better.
+        raise SchemaError(_first_line(str(error).rpartition("ValueError: ")[2])) from error
 
 
-def problems(schema: JsonObject, value: JsonValue, name: str) -> str | None:
-    """What is wrong with `value`, naming each field (`arguments.path: 3 is not of type 'string'`), or None.
+def faults(schema: JsonObject, value: JsonValue) -> list[Fault]:
+    """Everything in `value` that does not fit, in the order of the fields; empty when it fits.
 
-    A schema that is itself broken is a problem too, and so is a value that cannot be checked: nothing passes an
+    A schema that is itself broken is a fault too, and so is a value that cannot be checked: nothing passes an
     unreadable check.
     """
     if _too_deep(value):
-        return f"{name}: nested deeper than {MAX_DEPTH} levels"
+        return [Fault((), "", None, f"nested deeper than {MAX_DEPTH} levels")]
     try:
         validator = compiled(schema)
         if validator.is_valid(value):
-            return None
+            return []
         found = sorted(validator.iter_errors(value), key=_place)
     except SchemaError as error:
-        return f"{name}: its schema is not a JSON Schema: {error}"
+        return [Fault((), "", None, f"its schema is not a JSON Schema: {error}")]
     except (ValueError, RecursionError, OverflowError) as error:
-        return f"{name}: cannot be checked: {_first_line(str(error))}"
-    lines = [_line(name, error) for error in found[:MAX_PROBLEMS]]
+        return [Fault((), "", None, f"cannot be checked: {_first_line(str(error))}")]
+    return [Fault(tuple(e.instance_path), e.kind.name, e.kind.value, _worded(e)) for e in found] or [
+        Fault((), "", None, "does not fit its schema")
+    ]
+
+
+def problems(schema: JsonObject, value: JsonValue, name: str) -> str | None:
+    """What is wrong with `value`, naming each field (`arguments.path: 3 is not of type 'string'`), or None."""
+    found = faults(schema, value)
+    lines = [_line(name, fault) for fault in found[:MAX_PROBLEMS]]
     if len(found) > MAX_PROBLEMS:
         lines.append(f"and {len(found) - MAX_PROBLEMS} more")
-    return "; ".join(lines) or f"{name}: does not fit its schema"
+    return "; ".join(lines) or None
 
 
 def _too_deep(value: JsonValue) -> bool:
@@ -89,11 +117,14 @@ def _place(error: ValidationError) -> list[str]:
     return [str(part) for part in error.instance_path]
 
 
-def _line(name: str, error: ValidationError) -> str:
-    path: Sequence[str | int] = error.instance_path
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+def _line(name: str, fault: Fault) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.path)
+    return f"{name}{where}: {fault.message}"
+
+
+def _worded(error: ValidationError) -> str:
     # Single quotes, as Python's validators word it: the message goes into JSON, where double ones are hard to read.
-    return f"{name}{where}: {error.message[:MAX_PROBLEM_CHARS]}".replace('"', "'")
+    return error.message[:MAX_PROBLEM_CHARS].replace('"', "'")
 
 
 def _first_line(text: str) -> str:

@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from pydantic import JsonValue
-
 from policies.fallback import THEN_VARIABLES, WHEN_VARIABLES, Expression, ExpressionError, Template
 from policies.source import Document, Loc, Problem, SourceError, close_to, parse_as, read_document
 from tools.contract import JsonObject, ToolSpec
+from tools.schemas import SchemaError, compiled
 from worker.store.blobs import Blobs
 from workflows.spec import AutomationFile, AutomationSpec, FallbackRule, RuleCall, resolve
 
@@ -34,6 +31,8 @@ class Installed(Protocol):
     def spec(self) -> ToolSpec: ...  # noqa: D102
     @property
     def program(self) -> bytes: ...  # noqa: D102
+    @property
+    def reconcile(self) -> bytes | None: ...  # noqa: D102
 
 
 class AutomationError(SourceError):
@@ -49,7 +48,7 @@ class Catalog:
 
     @classmethod
     async def load(cls, home: Path | None, blobs: Blobs, tools: Mapping[str, Installed]) -> "Catalog":
-        """Read the built-in automations and `<home>/automations`, and store the program of every tool in `blobs`.
+        """Read the built-in automations and `<home>/automations`, and store the programs of every tool in `blobs`.
 
         Raises AutomationError with everything wrong in all files (nothing is loaded in part), StoreUnavailable when the
         blobs cannot be written.
@@ -57,8 +56,9 @@ class Catalog:
         specs = {name: tool.spec for name, tool in tools.items()}
         automations = read_all(automation_paths(home), specs)
         for name, tool in tools.items():
-            stored = await blobs.put(tool.program)
-            if stored.sha256 != tool.spec.program_sha256:
+            stored = (await blobs.put(tool.program)).sha256
+            other = None if tool.reconcile is None else (await blobs.put(tool.reconcile)).sha256
+            if (stored, other) != (tool.spec.program_sha256, tool.spec.reconcile_sha256):
                 raise ValueError(f"tool {name}: its program does not have the digest its manifest was resolved with")
         return cls({a.name: resolve(a, tuple(specs[t] for t in a.tools)) for a in automations}, specs)
 
@@ -154,29 +154,16 @@ def _check(
 
 def _check_schema(document: Document, field: str, schema: JsonObject) -> Iterable[Problem]:
     try:
-        Draft202012Validator.check_schema(schema)
+        compiled(schema)
     except SchemaError as error:
-        loc = (field, *(p for p in error.absolute_path))
         yield document.problem(
-            loc, f"not a JSON Schema: {error.message[:200]}", "correct it; draft 2020-12 is understood"
+            (field, *error.path),
+            f"not a JSON Schema: {error}",
+            "correct it (draft 2020-12); put what it refers to under $defs",
         )
         return
     if schema.get("type") != "object":
         yield document.problem((field, "type"), "does not describe an object", "write `type: object`")
-    for ref in _refs(schema):
-        if not ref.startswith("#"):
-            yield document.problem((field,), f"refers to {ref!r} outside the file", "put the definition under $defs")
-
-
-def _refs(value: JsonValue) -> Iterable[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(inner, str):
-                yield inner
-            yield from _refs(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _refs(inner)
 
 
 def _check_rule(

@@ -166,6 +166,7 @@ async def _models(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
 async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from worker.activities.means import Means  # noqa: PLC0415
     from worker.activities.sandbox import SandboxActivities  # noqa: PLC0415
+    from worker.artifacts import open_blobs  # noqa: PLC0415
     from worker.sandbox.egress import Egress  # noqa: PLC0415
     from worker.sandbox.engine import Engine, SandboxUnavailable, installation_id  # noqa: PLC0415
     from worker.sandbox.pool import PoolSettings  # noqa: PLC0415
@@ -173,12 +174,11 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
     from worker.sandbox.reaper import Reaper  # noqa: PLC0415
     from worker.sandbox.workspace import Workspaces  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
-    from worker.store.blobs import Blobs  # noqa: PLC0415
     from worker.store.database import Database  # noqa: PLC0415
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
 
-    data, blobs, db = settings.data.resolve(), Blobs(settings.blobs), Database(settings.sql_url)
+    data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
     async with Engine(settings.docker_host) as engine:
         sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings())
         runs = Runs(db)

@@ -29,6 +29,15 @@ class Settings(BaseSettings):
     api_port: int = 8080
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
+    artifacts: str | None = None
+    """Where artifacts, uploads and large payloads lie: `s3://bucket/prefix`; a folder under `data` when unset. All
+    processes must be told the same."""
+    artifacts_endpoint: str | None = None
+    """Base address of an S3-compatible service; Amazon's when unset."""
+    artifacts_region: str | None = None
+    artifacts_access_key: SecretStr | None = None
+    artifacts_secret_key: SecretStr | None = None
+    """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -71,7 +80,7 @@ class Settings(BaseSettings):
 
     @property
     def blobs(self) -> Path:
-        """Content-addressed files: artifacts, tool programs, large payloads."""
+        """Content-addressed files: artifacts, tool programs, large payloads. With `artifacts` set, only the spool."""
         return self.data / "blobs"
 
     @property

@@ -32,6 +32,7 @@ from temporalio.worker import WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from policies.redaction import Redactor
+from worker.artifacts import open_blobs
 from worker.settings import Settings
 from worker.store.blobs import Blobs
 from workflows import contracts
@@ -66,16 +67,10 @@ _PASSED_THROUGH = (
     "workflows.spec",
     "workflows.spending",
     # Used by the above, some of it lazily; a late import inside a workflow trips the deadlock detector.
-    "attr",
-    "attrs",
     "cryptography",
-    "jsonschema",
     "jsonschema_rs",
-    "jsonschema_specifications",
     "opentelemetry",
     "re2",
-    "referencing",
-    "rpds",
 )
 
 
@@ -85,7 +80,7 @@ class TemporalUnavailable(Exception):  # noqa: N818  (says what is the case)
 
 def redactor(settings: Settings) -> Redactor:
     """Takes out known shapes of secrets, and the very secrets this process was started with."""
-    held = (settings.openai_api_key, settings.anthropic_api_key)
+    held = (settings.openai_api_key, settings.anthropic_api_key, settings.artifacts_secret_key)
     return Redactor(secret.get_secret_value() for secret in held if secret is not None)
 
 
@@ -116,7 +111,7 @@ async def connect(
             return await Client.connect(
                 settings.temporal_address,
                 namespace=settings.temporal_namespace,
-                data_converter=data_converter(Blobs(settings.blobs), redactor(settings)),
+                data_converter=data_converter(open_blobs(settings), redactor(settings)),
                 plugins=[PydanticAIPlugin()],
             )
     except (TimeoutError, RuntimeError, RPCError) as error:

@@ -12,7 +12,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from policies.decision import Decision, Facts, GateRequest, Verdict
-from tools.contract import Outcome, Repeat, ToolCall, ToolResult, ToolSpec, arguments_digest
+from tools.contract import RECONCILE_S, Outcome, Repeat, ToolCall, ToolResult, ToolSpec, arguments_digest
 from workflows import ports
 from workflows.approvals import Draft, Ending
 from workflows.contracts import (
@@ -267,16 +267,20 @@ async def _in_sandbox(order: ToolRun) -> ToolResult:
         order,
         task_queue=QUEUE_SANDBOX,
         schedule_to_start_timeout=SANDBOX_WAIT,
-        start_to_close_timeout=timedelta(seconds=tool.limits.timeout_s + START_MARGIN_S),
+        start_to_close_timeout=timedelta(seconds=tool.limits.timeout_s + START_MARGIN_S + _looking_s(tool)),
         heartbeat_timeout=HEARTBEAT,
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         retry_policy=RetryPolicy(
             initial_interval=timedelta(milliseconds=500),
             backoff_coefficient=2,
             maximum_interval=timedelta(seconds=10),
-            # The second attempt of an at-most-once call only looks what became of the first.
+            # A later attempt of an at-most-once call first looks what became of the one before.
             maximum_attempts=3 if tool.repeat is Repeat.AT_MOST_ONCE else 5,
             non_retryable_error_types=[OUTCOME_UNKNOWN, SANDBOX_UNAVAILABLE, REFUSED],
         ),
         summary=f"{tool.name}@{tool.version} {order.call.id}",
     )
+
+
+def _looking_s(tool: ToolSpec) -> float:
+    return RECONCILE_S if tool.reconcile_sha256 else 0.0

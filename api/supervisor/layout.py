@@ -24,6 +24,8 @@ SEARCH_ATTRIBUTES = {
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_")
 # What only the sandbox worker needs: the engine, and the secrets of tools.
 SANDBOX_VARIABLES = ("DOCKER_", "GATEHOUSE_DOCKER_", "GATEHOUSE_SECRET", "GATEHOUSE_VAULT_", "VAULT_")
+# Of the artifact store; Temporal's server and the practice model have no business there.
+STORE_VARIABLES = ("GATEHOUSE_ARTIFACTS", "AWS_")
 PRACTICE_PORT = 8095
 QUEUES = ("runs", "models", "sandbox")
 
@@ -122,7 +124,7 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
 
     # The server asks who runs it, and ends where neither a password file nor the environment can say.
     known = {"USER": str(os.getuid()), "HOME": str(settings.data.resolve()), **env}
-    known = without(known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES)
+    known = without(known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES)
     return Child("temporal", argv, known, logs / "temporal.log", serves)
 
 
@@ -131,7 +133,7 @@ def _practice_model(port: int, logs: Path, env: Mapping[str, str]) -> Child:
         return await listens("127.0.0.1", port)
 
     argv = [sys.executable, "-m", "worker.practice_model", "--port", str(port)]
-    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES)
+    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES)
     return Child("practice-model", argv, env, logs / "practice-model.log", serves)
 
 

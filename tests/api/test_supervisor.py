@@ -20,7 +20,7 @@ from api.supervisor.state import AlreadyRunningError, StateFiles
 from worker.settings import Settings
 
 
-def eventually(condition: object, seconds: float = 10) -> None:
+def eventually(condition: object, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, "did not happen"

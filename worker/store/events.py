@@ -16,6 +16,7 @@ EVENT_TYPES: dict[str, str] = {
     "call.intent": "A tool call is asked for. Recorded before anything else happens to it.",
     "gate.decided": "What policy said of the call with these arguments.",
     "call.outcome": "What became of a call. Exactly one for each intent.",
+    "call.reconciled": "An attempt was lost; whether it took effect, as the tool's reconcile program says.",
     "egress.refused": "The egress proxy refused what a call's program asked for, with kind, host and reason.",
     "approval.requested": "A question to humans was opened.",
     "approval.approved": "A human said yes, possibly with edited arguments.",
@@ -76,6 +77,11 @@ def gate_id(run_id: str, call_id: str, gate_pass: int) -> str:
 def outcome_id(run_id: str, call_id: str) -> str:
     """Event id of a call's `call.outcome`."""
     return f"{run_id}/call/{call_id}/outcome"
+
+
+def reconciled_id(run_id: str, call_id: str, generation: int, attempt: int) -> str:
+    """Event id of what one attempt learnt of the one before."""
+    return f"{run_id}/call/{call_id}/reconciled/{generation}.{attempt}"
 
 
 def egress_refused_id(run_id: str, call_id: str, number: str) -> str:

@@ -3,6 +3,7 @@
     (no row) --claim--> claimed --settle--> settled
     (no row) ----------settle-------------> settled      (refused before anybody tried)
     claimed --claim with a higher generation--> claimed  (a human ordered one more try)
+    claimed --claim instead of its holder-----> claimed  (who is fenced, and did nothing or may be repeated)
 
 A settled key is settled for good: a claim then hands out the result, and a late result of another attempt is dropped in
 favour of the stored one.
@@ -39,8 +40,12 @@ class LedgerConflict(Exception):  # noqa: N818  (says what is the case)
     """The log holds another outcome for the call than the ledger: one call went under two keys. Never retried."""
 
 
+class ClaimLost(Exception):  # noqa: N818
+    """Somebody else took the key over: what this attempt brought is not recorded."""
+
+
 class Claim(Wire):
-    """Answer to a claim. For `held`, who held it before: `owner`, `attempt`, `claimed_at` are the earlier ones."""
+    """Answer to a claim. For `held`, who holds it: `owner`, `attempt`, `claimed_at` are the holder's."""
 
     state: ClaimState
     result: ToolResult | None = None
@@ -57,12 +62,14 @@ class Ledger:
         self.db = db
         self._audit = AuditLog(db) if audit is None else audit
 
-    async def claim(self, key: str, *, generation: int, tool: str, attempt: int, owner: str) -> Claim:
+    async def claim(
+        self, key: str, *, generation: int, tool: str, attempt: int, owner: str, instead_of: str | None = None
+    ) -> Claim:
         """Take the key, or learn that it is taken. Of any number of claims in one generation exactly one gets `new`.
 
         A claim is never repeatable: one whose commit was in doubt (StoreUnavailable) is `held` when asked again, for
-        the first may have got through. After `held` the asker is the holder on record, so that a third attempt knows
-        whom to fence. A generation lower than the one on record is `held` too. Raises StoreUnavailable.
+        the first may have got through. `instead_of` names the owner on record who is surely gone: of all who name it,
+        one gets `new`. A generation lower than the one on record is `held` too. Raises StoreUnavailable.
         """
         mine: dict[str, Any] = {"generation": generation, "attempt": attempt, "owner": owner, "claimed_at": times.now()}
         async with self.db.begin() as conn:
@@ -71,23 +78,26 @@ class Ledger:
             row = await _locked(conn, key)
             if row.result is not None:
                 return _claim(ClaimState.SETTLED, row)
-            if generation >= row.generation:
+            if generation > row.generation or (generation == row.generation and row.owner == instead_of):
                 await conn.execute(sa.update(table).where(table.c.key == key).values(**mine))
-            if generation > row.generation:
                 return Claim(state=ClaimState.NEW, **mine)
             return _claim(ClaimState.HELD, row)
 
-    async def settle(self, key: str, result: ToolResult, event: AuditEvent) -> ToolResult:
+    async def settle(
+        self, key: str, result: ToolResult, event: AuditEvent, *, owner: str | None = None
+    ) -> ToolResult:  # fmt: skip
         """Store the result and record `event` (the call's `call.outcome`) in one transaction.
 
         A key settled before keeps its result and records nothing: the stored result comes back. A key nobody claimed
-        is settled directly, after which nobody can claim it. Raises StoreUnavailable, RunAlreadyClosed, LedgerConflict.
+        is settled directly, after which nobody can claim it. With `owner`, only the holder settles. Raises
+        StoreUnavailable, RunAlreadyClosed, LedgerConflict, ClaimLost.
         """
         async with self.db.begin() as conn:
-            return await self.settle_in(conn, key, result, event)
+            return await self.settle_in(conn, key, result, event, owner=owner)
 
     async def settle_in(
-        self, conn: AsyncConnection, key: str, result: ToolResult, event: AuditEvent, *, record: bool = True
+        self, conn: AsyncConnection, key: str, result: ToolResult, event: AuditEvent, *, record: bool = True,
+        owner: str | None = None,
     ) -> ToolResult:  # fmt: skip
         """`settle` as part of a transaction; the audit head stays locked until it ends. `record` False settles the key
         without a record: for a call whose intent was never recorded."""
@@ -101,6 +111,8 @@ class Ledger:
             row = await _locked(conn, key)
             if row.result is not None:
                 return ToolResult.model_validate_json(row.result)
+            if owner is not None and row.owner != owner:
+                raise ClaimLost(f"{row.owner} holds {key} now")
             await conn.execute(sa.update(table).where(table.c.key == key).values(**settled))
         if not record:
             return result

@@ -204,6 +204,18 @@ async def test_no_engine_is_a_clean_failure(desk: Desk, sandbox_data: Path) -> N
         assert caught.value.type == "sandbox_unavailable"
 
 
+async def test_no_engine_to_fence_with_is_no_proof_that_nothing_happened(desk: Desk, sandbox_data: Path) -> None:
+    order = await desk.order("print(1)", repeat=Repeat.AT_MOST_ONCE)
+    await desk.ledger.claim(order.key, generation=1, tool="probe", attempt=1, owner="gone box-1")
+    async with Engine("unix:///nonexistent/docker.sock") as engine:
+        sandbox = Sandbox(engine, data=sandbox_data, owner="o")
+        workspaces = Workspaces(sandbox, desk.blobs)
+        desk.activities = SandboxActivities(sandbox, desk.ledger, desk.blobs, workspaces, desk.audit)
+        assert await refused(desk, order, attempt=2) == "outcome_unknown"
+        again = order.model_copy(update={"generation": 2})
+        assert await refused(desk, again) == "sandbox_unavailable"
+
+
 async def test_uncertain_claim_of_a_safe_tool_runs_again(desk: Desk) -> None:
     order = await desk.order("print(1)")
     await desk.ledger.claim(order.key, generation=1, tool="probe", attempt=1, owner="a dead worker")
@@ -268,7 +280,7 @@ async def test_cancel_kills_the_box_and_heartbeats_told_of_life(desk: Desk, sand
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await leftovers(sandbox, desk.run.run_id) == []
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
     assert await desk.outcomes() == []
 
 
@@ -282,7 +294,7 @@ async def test_drain_hands_back_what_may_be_repeated(desk: Desk, sandbox: Sandbo
     with pytest.raises(ApplicationError) as caught:
         await task
     assert (caught.value.type, caught.value.non_retryable) == ("worker_draining", False)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
     assert await leftovers(sandbox, desk.run.run_id) == []
 
 

@@ -97,7 +97,7 @@ async def test_time_limit_holds_whatever_the_program_does(bench: Bench, source: 
     started = time.monotonic()
     ran = await bench(source, timeout_s=0.5)
     assert ran.ending is Ending.TIMEOUT
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
 
 
 async def test_daemon_left_behind_dies_with_the_box(bench: Bench) -> None:
@@ -107,20 +107,20 @@ async def test_daemon_left_behind_dies_with_the_box(bench: Bench) -> None:
         "  if os.fork() == 0:\n    while True: time.sleep(0.01)\n  os._exit(0)"
     )
     started = time.monotonic()
-    ran = await bench(source, timeout_s=10)
+    ran = await bench(source, timeout_s=60)
     assert (ran.ending, ran.stdout) == (Ending.SUCCEEDED, b"done\n")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_output_flood_ends_fast(bench: Bench, stream: str) -> None:
     started = time.monotonic()
     ran = await bench(
-        f"import sys\nwhile True: sys.{stream}.buffer.write(b'x' * 65536)", output_bytes=100_000, timeout_s=30
+        f"import sys\nwhile True: sys.{stream}.buffer.write(b'x' * 65536)", output_bytes=100_000, timeout_s=60
     )
     assert ran.ending is Ending.OUTPUT_LIMIT
     assert len(ran.stdout) + len(ran.stderr) == 100_000
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
 
 
 async def test_output_just_within_the_limit(bench: Bench) -> None:
@@ -229,7 +229,7 @@ async def test_cancel_kills_the_container(sandbox: Sandbox, after_s: float) -> N
         await task
     await sandbox.close()
     assert await leftovers(sandbox, "run_cancel") == []
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # seconds; else it waited for the program
 
 
 async def test_fence_removes_an_earlier_attempt(sandbox: Sandbox) -> None:

@@ -80,7 +80,7 @@ async def test_the_total_is_bounded_and_the_longest_unused_gives_way(engine: Eng
     small = Sandbox(engine, data=sandbox_data, owner=installation_id(sandbox_data), pool=settings)
     await ready(small, job(""))
     small.pool.want(await small.kind(job("", memory_mb=64)))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not (ran := await small.run(job("print(1)", memory_mb=64))).pooled:
         assert time.monotonic() < deadline
     assert ran.ending is Ending.SUCCEEDED

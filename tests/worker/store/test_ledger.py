@@ -11,7 +11,7 @@ from worker.store.audit import AuditEvent, AuditLog
 from worker.store.database import Database
 from worker.store.events import outcome_body, outcome_id
 from worker.store.ids import new_id
-from worker.store.ledger import Claim, ClaimState, Ledger, LedgerConflict
+from worker.store.ledger import Claim, ClaimLost, ClaimState, Ledger, LedgerConflict
 
 
 @pytest.fixture
@@ -28,8 +28,12 @@ def event(key: str, what: ToolResult) -> AuditEvent:
     return AuditEvent(outcome_id(f"run_{key}", key), "call.outcome", "default", f"run_{key}", "system:sandbox", body)
 
 
-async def claim(ledger: Ledger, key: str, *, generation: int = 1, attempt: int = 1, owner: str = "w1") -> Claim:
-    return await ledger.claim(key, generation=generation, tool="write_file", attempt=attempt, owner=owner)
+async def claim(
+    ledger: Ledger, key: str, *, generation: int = 1, attempt: int = 1, owner: str = "w1", instead_of: str | None = None
+) -> Claim:
+    return await ledger.claim(
+        key, generation=generation, tool="write_file", attempt=attempt, owner=owner, instead_of=instead_of
+    )
 
 
 async def settle(ledger: Ledger, key: str, words: str, outcome: Outcome = Outcome.SUCCEEDED) -> ToolResult:
@@ -52,8 +56,28 @@ async def test_a_second_attempt_learns_who_held_the_key(ledger: Ledger) -> None:
     await claim(ledger, "k", attempt=1, owner="w1")
     second = await claim(ledger, "k", attempt=2, owner="w2")
     assert (second.state, second.attempt, second.owner) == (ClaimState.HELD, 1, "w1")
-    third = await claim(ledger, "k", attempt=3, owner="w3")
+    over = await claim(ledger, "k", attempt=2, owner="w2", instead_of="w1")
+    assert (over.state, over.owner) == (ClaimState.NEW, "w2")
+    third = await claim(ledger, "k", attempt=3, owner="w3", instead_of="w1")
     assert (third.state, third.attempt, third.owner) == (ClaimState.HELD, 2, "w2")
+
+
+async def test_of_many_who_replace_a_holder_one_gets_the_key(ledger: Ledger) -> None:
+    await claim(ledger, "k", owner="gone")
+    found = await asyncio.gather(*(claim(ledger, "k", owner=f"w{n}", instead_of="gone") for n in range(8)))
+    assert [c.state for c in found].count(ClaimState.NEW) == 1
+
+
+async def test_who_lost_the_key_settles_nothing(ledger: Ledger, audit: AuditLog) -> None:
+    await claim(ledger, "k", owner="cut off")
+    await claim(ledger, "k", owner="w2", instead_of="cut off")
+    what = result("late")
+    with pytest.raises(ClaimLost):
+        await ledger.settle("k", what, event("k", what), owner="cut off")
+    assert await audit.page(tenant=None) == []
+    mine = result("done")
+    assert await ledger.settle("k", mine, event("k", mine), owner="w2") == mine
+    assert await ledger.settle("k", what, event("k", what), owner="cut off") == mine
 
 
 async def test_the_same_claimer_asking_twice_is_not_given_the_key_twice(ledger: Ledger) -> None:
@@ -136,6 +160,7 @@ async def test_a_refusal_racing_a_claim_leaves_one_story(ledger: Ledger) -> None
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("claim"), st.integers(1, 3), st.sampled_from(["w1", "w2"])),
+        st.tuples(st.just("replace w1"), st.integers(1, 3), st.just("w2")),
         st.tuples(st.just("settle"), st.integers(0, 2), st.sampled_from(list(Outcome))),
     ),
     max_size=8,
@@ -153,12 +178,12 @@ async def test_any_sequence_follows_the_state_machine(ledger: Ledger, steps: lis
             settled = settled or result(str(number), Outcome(who))
             assert found == settled
             continue
-        got = await claim(ledger, key, generation=number, owner=who)
+        replaced = "w1" if what == "replace w1" else None
+        got = await claim(ledger, key, generation=number, owner=who, instead_of=replaced)
         if settled is not None:
             assert (got.state, got.result) == (ClaimState.SETTLED, settled)
-        elif number > generation:
+        elif number > generation or (number == generation and replaced is not None and replaced == holder):
             assert got.state is ClaimState.NEW
             generation, holder = number, who
         else:
             assert (got.state, got.owner, got.generation) == (ClaimState.HELD, holder, generation)
-            holder = who if number == generation else holder
