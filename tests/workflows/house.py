@@ -224,7 +224,10 @@ class House:
         self, run: Started, question: ApprovalRequest, kind: str, by: Principal = RUTH, **changes: Any
     ) -> AnswerAccepted:
         """Say something else to a question. Raises WorkflowUpdateFailedError when it is refused."""
-        action = self.action(question, kind, by, **changes)
+        return await self.send_action(run, self.action(question, kind, by, **changes))
+
+    async def send_action(self, run: Started, action: ApprovalAction) -> AnswerAccepted:
+        """Send an action. Raises WorkflowUpdateFailedError when it is refused."""
         return await run.handle.execute_update(AutomationWorkflow.act, action)  # pyright: ignore[reportUnknownMemberType]
 
     async def records(self, run: Started, type_: str | None = None) -> list[AuditRecord]:
