@@ -40,6 +40,8 @@ from api.routes import (
     policy,
     policy_changes,
     runs,
+    standing,
+    switches,
     tools,
 )  # fmt: skip
 from api.services import Services, open_services
@@ -57,8 +59,9 @@ SHUTDOWN_S = 10
 """How long open requests may take to finish once the process is told to stop."""
 
 ROUTERS: tuple[APIRouter, ...] = (
-    runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, keys.router, me.router, health.router,
+    runs.router, events.router, artifacts.router, files.router, approvals.router, standing.router,
+    automations.router, tools.router, audit.router, policy.router, policy_changes.router, switches.router,
+    keys.router, me.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -69,6 +72,7 @@ TAGS = [
     {"name": "tools", "description": "What an automation may use."},
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
+    {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},

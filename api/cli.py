@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands import approvals, audit, catalog, images, keys, policy_changes, runs, sandbox, system
+from api.commands import approvals, audit_proof, catalog, images, keys, policy_changes, runs, sandbox, switches, system
 from api.commands.output import paint, say
 from api.commands.session import CommandError, Session
 
@@ -24,7 +24,8 @@ app.command("doctor")(system.doctor)
 app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
-app.add_typer(audit.app, name="audit")
+app.add_typer(switches.app, name="switches")
+app.add_typer(audit_proof.app, name="audit")
 app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")

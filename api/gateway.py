@@ -32,10 +32,12 @@ from workflows.contracts import (
     SA_AUTOMATION,
     SA_PHASE,
     SA_TENANT,
+    UPDATE_ACT,
     UPDATE_ANSWER,
     WORKFLOW,
     AnswerAccepted,
     AnswerRefused,
+    ApprovalAction,
     ApprovalAnswer,
     Phase,
     RunRequest,
@@ -157,12 +159,21 @@ class Gateway:
 
         Raises AnswerRejected, NotRunning, NoWorker (within ANSWER_S), Unreachable.
         """
-        handle = await self._handle(answer.run_id)
+        return await self._update(answer.run_id, UPDATE_ANSWER, answer, update_id)
+
+    async def act(self, action: ApprovalAction, update_id: str) -> AnswerAccepted:
+        """Hand something else that was said to the run; as `answer`."""
+        return await self._update(action.run_id, UPDATE_ACT, action, update_id)
+
+    async def _update(
+        self, run_id: str, name: str, said: ApprovalAnswer | ApprovalAction, update_id: str
+    ) -> AnswerAccepted:
+        handle = await self._handle(run_id)
         try:
             async with _faults(self._settings, sent=True, within_s=ANSWER_S + 1), asyncio.timeout(ANSWER_S):
                 return await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (an untyped overload)
-                    UPDATE_ANSWER,
-                    answer,
+                    name,
+                    said,
                     id=update_id,
                     result_type=AnswerAccepted,
                     rpc_timeout=timedelta(seconds=ANSWER_S),

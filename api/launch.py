@@ -21,6 +21,7 @@ from api.unreachable import temporal_unreachable
 from api.validation import JsonIn, schema_problems, with_defaults
 from api.views import run_out
 from policies.decision import Principal
+from policies.switches import refused_run
 from tools.contract import JsonObject, Strict, Wire, canonical_json
 from worker.store.audit import AuditEvent
 from worker.store.events import closed_id
@@ -132,6 +133,7 @@ async def launch(services: Services, principal: Principal, body: RunIn, key: str
             if replay is not None:
                 return replay
             run_id = reservation.resource_id
+        await refuse_stopped(services, principal.tenant, body.automation, conn=conn)
         if checked is None:
             raise refused or AssertionError  # leaving the transaction by an exception forgets the reservation
         run = await _write(services, conn, principal, checked, run_id)
@@ -141,6 +143,18 @@ async def launch(services: Services, principal: Principal, body: RunIn, key: str
     if reservation is not None:
         await services.idempotency.complete(reservation, response)
     return response
+
+
+async def refuse_stopped(services: Services, tenant: str, automation: str, *, conn: AsyncConnection) -> None:
+    """Raise Refused 409 when a kill switch stops runs of this automation. In the transaction that writes the run."""
+    refusal = refused_run(await services.switches.in_force(conn=conn), tenant, automation)
+    if refusal is not None:
+        raise Refused(
+            409,
+            "stopped",
+            refusal.reason,
+            remedy=f"ask {refusal.switch.set_by}; `gatehouse switches show {refusal.switch.id}` says how it stands",
+        )
 
 
 def _answered(reservation: Reservation) -> StoredResponse | None:
@@ -215,7 +229,7 @@ async def _start(services: Services, checked: Checked, run: Run, reservation: Re
         automation=checked.spec,
         inputs=run.inputs,
         files=run.files,
-        answer_keys=services.public_keys,
+        answer_keys=dict(services.public_keys),
     )
     try:
         await services.gateway.start(request, _details(services, run))

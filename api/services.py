@@ -1,7 +1,7 @@
 """What the routes work with: every collaborator of the API, opened once by the composition root and closed with it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -16,7 +16,6 @@ from worker.artifacts import open_blobs
 from worker.automations import Catalog
 from worker.policy import LivePolicy
 from worker.settings import Settings
-from worker.store import signing
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
@@ -26,7 +25,10 @@ from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
 from worker.store.policies import Policies
 from worker.store.runs import Runs
-from worker.store.signing import AnswerKey
+from worker.store.signing import CurrentKey, PublicKeys
+from worker.store.standing import Standing
+from worker.store.stops import Stops
+from worker.store.switches import Switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Services:
     database: Database
     audit: AuditLog
     runs: Runs
+    switches: Switches
+    stops: Stops
     approvals: Approvals
     keys: ApiKeys
     files: Files
@@ -45,9 +49,11 @@ class Services:
     catalog: Catalog
     engine: LivePolicy
     """The policy in force, which may change between two requests."""
-    answer_key: AnswerKey
-    public_keys: dict[str, str]
-    """Answer keys of this installation, retired ones included: what runs accept."""
+    answer_key: CurrentKey
+    public_keys: Mapping[str, str]
+    """Answer keys of this installation as they are now, retired ones included: what runs accept."""
+    standing: Standing
+    """Grants, and who answers for whom."""
     gateway: Gateway
     tail: Tail
     bad_keys: Throttle
@@ -75,14 +81,15 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         )  # fmt: skip
         await engine.start()
         obeying = asyncio.create_task(engine.follow())
-        answer_key = signing.load_or_create(settings.keys)
+        answer_key, public = CurrentKey(settings.keys), PublicKeys(settings.keys)
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
-            settings=settings, database=database, audit=audit, runs=Runs(database), approvals=Approvals(database),
+            settings=settings, database=database, audit=audit, runs=Runs(database),
+            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
             keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
-            public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            public_keys=public, standing=Standing(database, audit, public), gateway=Gateway(settings), tail=tail,
             bad_keys=Throttle(per_minute=10),
         )  # fmt: skip
     finally:

@@ -125,8 +125,6 @@ class Standing(Protocol):
     @property
     def escalated(self) -> Sequence[Raised]: ...  # noqa: D102
     @property
-    def deadline(self) -> datetime | None: ...  # noqa: D102
-    @property
     def void(self) -> Literal["args_changed", "policy_changed"] | None: ...  # noqa: D102
 
 
@@ -284,8 +282,7 @@ def _not_now(request: Asked, said: Said, now: datetime, state: str, standing: St
     closed = _closed(state, standing)
     if closed is not None:
         return closed
-    deadline = (standing.deadline if standing else None) or request.deadline
-    if _passed(said.expires_at, now) or _passed(deadline, now):
+    if _passed(said.expires_at, now) or _passed(request.deadline, now):
         return "expired"
     if said.digest != request.digest or said.tool_version not in (None, request.tool_version):
         return "args_changed"

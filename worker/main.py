@@ -1,7 +1,7 @@
 """One worker process: `python -m worker.main --queue runs|models|sandbox`. The composition root of all three.
 
 runs     workflow code and its recording activities: SQL, no provider keys, no Docker
-models   model requests: provider keys, no SQL, no Docker
+models   model requests: provider keys, of the store only the switches, no Docker
 sandbox  tool calls: the Docker engine and SQL, no provider keys
 Each process imports only what its queue needs. SIGTERM and SIGINT drain it: work in hand is finished or handed back.
 """
@@ -13,10 +13,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import structlog
@@ -26,7 +25,7 @@ from temporalio.worker import Worker
 
 from worker import telemetry, temporal
 from worker.settings import Settings
-from worker.store.signing import public_keys
+from worker.store.signing import PublicKeys
 from workflows.contracts import QUEUE_MODELS, QUEUE_RUNS, QUEUE_SANDBOX
 
 if TYPE_CHECKING:
@@ -81,22 +80,6 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     return None
 
 
-class _AnswerKeys(Mapping[str, str]):
-    """The public answer keys as they lie on disk now: the API may make one after this worker started."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __getitem__(self, key_id: str) -> str:
-        return public_keys(self._folder)[key_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(public_keys(self._folder))
-
-    def __len__(self) -> int:
-        return len(public_keys(self._folder))
-
-
 @asynccontextmanager
 async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from tools.catalog import BUILT_IN, load_tools  # noqa: PLC0415  (only this queue may need it, see the module's text)
@@ -110,6 +93,7 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.policies import Policies  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
+    from worker.store.standing import Standing  # noqa: PLC0415
     from workflows.automation import AutomationWorkflow  # noqa: PLC0415
 
     folders = [BUILT_IN, *([settings.home / "tools"] if settings.home else [])]
@@ -124,13 +108,14 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
         )
         await policy.start()
         following = asyncio.create_task(policy.follow())
-        keys = _AnswerKeys(settings.keys)
+        keys = PublicKeys(settings.keys)
         records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys)
+        gate = GateActivities(policy, audit, standing=Standing(db, audit, keys))
         yield Worker(
             client,
             task_queue=QUEUE_RUNS,
             workflows=[AutomationWorkflow],
-            activities=[*records.all(), *GateActivities(policy, audit).all(), *RuleActivities().all()],
+            activities=[*records.all(), *gate.all(), *RuleActivities().all()],
             workflow_runner=temporal.workflow_runner(),
             # Everything here is local: a remote activity on this queue would be somebody's mistake or worse.
             no_remote_activities=True,
@@ -148,18 +133,28 @@ async def _models(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from pydantic_ai.durable_exec.temporal import TemporalDurability  # noqa: PLC0415
 
     from worker.models import Models  # noqa: PLC0415
+    from worker.stoppable import stoppable  # noqa: PLC0415
+    from worker.store.audit import AuditLog  # noqa: PLC0415
+    from worker.store.database import Database  # noqa: PLC0415
+    from worker.store.runs import Runs  # noqa: PLC0415
+    from worker.store.switches import Switches  # noqa: PLC0415
     from workflows.agents import build_agent  # noqa: PLC0415
 
-    durability = TemporalDurability[None].from_agent(build_agent(Models(settings).resolve))
+    db = Database(settings.sql_url)
+    resolve = stoppable(Models(settings).resolve, Switches(db, AuditLog(db)), Runs(db))
+    durability = TemporalDurability[None].from_agent(build_agent(resolve))
     if durability is None:
         raise RuntimeError("the agent has no durability: model requests would not be recorded")
-    yield Worker(
-        client,
-        task_queue=QUEUE_MODELS,
-        activities=durability.temporal_activities,
-        max_concurrent_activities=50,
-        graceful_shutdown_timeout=DRAIN,
-    )
+    try:
+        yield Worker(
+            client,
+            task_queue=QUEUE_MODELS,
+            activities=durability.temporal_activities,
+            max_concurrent_activities=50,
+            graceful_shutdown_timeout=DRAIN,
+        )
+    finally:
+        await db.close()
 
 
 @asynccontextmanager
@@ -172,11 +167,13 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
     from worker.sandbox.pool import PoolSettings  # noqa: PLC0415
     from worker.sandbox.proven import ProvenSandbox  # noqa: PLC0415
     from worker.sandbox.reaper import Reaper  # noqa: PLC0415
+    from worker.sandbox.stopping import Stopper  # noqa: PLC0415
     from worker.sandbox.workspace import Workspaces  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
-    from worker.store.database import Database  # noqa: PLC0415
+    from worker.store.database import Database, StoreUnavailable  # noqa: PLC0415
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
+    from worker.store.stops import Stops  # noqa: PLC0415
 
     data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
     async with Engine(settings.docker_host) as engine:
@@ -187,9 +184,11 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             run = await runs.get(None, run_id)
             return run is not None and run.phase.final
 
-        reaping = asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())
+        stopper = Stopper(engine, sandbox.owner, Stops(db))
+        tasks = [asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())]
         try:
             await db.migrate()
+            tasks.append(asyncio.create_task(stopper.run()))
             try:
                 await sandbox.prove()
             except SandboxUnavailable as error:
@@ -211,8 +210,11 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
                 max_heartbeat_throttle_interval=timedelta(seconds=1),
             )
         finally:
-            reaping.cancel()
+            for task in tasks:
+                task.cancel()
             await sandbox.close()
+            with suppress(StoreUnavailable):
+                await stopper.close()
             log.info("boxes", **dataclasses.asdict(sandbox.pool.stats), hit_rate=sandbox.pool.stats.hit_rate)
             await db.close()
 

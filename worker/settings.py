@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"
     """The policy is one for all tenants: only principals of this one may see it whole, propose and apply."""
+    audit_anchor: Path | None = None
+    """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
+    when unset."""
     log_level: str = "INFO"
 
     @field_validator("egress_hosts", mode="before")
@@ -87,3 +90,8 @@ class Settings(BaseSettings):
     def keys(self) -> Path:
         """Private and public keys of this installation (mode 0700)."""
         return self.data / "keys"
+
+    @property
+    def anchor(self) -> Path:
+        """Where checkpoints of the audit log are published."""
+        return self.audit_anchor or self.data / "anchor" / "audit.jsonl"

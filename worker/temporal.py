@@ -62,6 +62,7 @@ _PASSED_THROUGH = (
     "workflows.contracts",
     "workflows.questions",
     "workflows.faults",
+    "workflows.held",
     "workflows.ports",
     "workflows.schemas",
     "workflows.spec",

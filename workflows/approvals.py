@@ -31,7 +31,8 @@ from workflows.contracts import (
     RunRef,
     RunRequest,
 )
-from workflows.pending import OPEN, Pending, Problem
+from workflows.held import FrozenQuestion
+from workflows.pending import Pending, Problem
 from workflows.recording import record
 
 _WORDS = {
@@ -41,13 +42,17 @@ _WORDS = {
     AnswerRefused.CANCELLED: "the question was withdrawn",
     AnswerRefused.ARGS_CHANGED: "the answer is for other arguments, or another version of the tool, than asked now",
     AnswerRefused.POLICY_CHANGED: "the answer is for a question under another policy",
-    AnswerRefused.FROZEN: "everything is stopped; the question takes no answer until it goes on",
+    AnswerRefused.FROZEN: "a kill switch holds the run",
     AnswerRefused.ALREADY_ANSWERED: "this person, or the one they stand for, has answered already",
     AnswerRefused.INVALID_ARGUMENTS: "what was said does not fit the question",
     AnswerRefused.SELF_APPROVAL: "the run's requester may not answer",
     AnswerRefused.NOT_AN_APPROVER: "its author is not among those who may answer",
     AnswerRefused.BAD_SIGNATURE: "the answer is not signed by a key this run trusts",
+    AnswerRefused.FROZEN: "a kill switch holds the run",
 }
+
+
+_OPEN = (ApprovalState.PENDING, ApprovalState.FROZEN)
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,10 @@ class Desk:
         self._changed = changed
         self._entries: dict[str, Pending] = {}
         self._before = request.carried.questions if request.carried else 0
-        self.frozen: str | None = request.carried.frozen if request.carried else None
-        """Why no question takes an answer now, and no clock of one runs; None when they do."""
+        self._frozen = False
         self._waited = timedelta()
         self._waiting_since: datetime | None = None
+        self._frozen_at: datetime | None = None
 
     @property
     def asked(self) -> int:
@@ -103,15 +108,17 @@ class Desk:
 
     @property
     def waiting(self) -> tuple[ApprovalRequest, ...]:
-        """Questions nobody has decided yet, frozen ones included, oldest first; deadlines as they stand now."""
-        return tuple(
-            e.request if e.deadline == e.request.deadline else e.request.model_copy(update={"deadline": e.deadline})
-            for e in self._entries.values()
-            if e.open
-        )
+        """Questions nobody has decided yet, frozen ones too, oldest first."""
+        return tuple(e.request for e in self._entries.values() if e.open)
+
+    @property
+    def frozen(self) -> tuple[FrozenQuestion, ...]:
+        """The open questions as the list for people has to show them."""
+        open_ = [e for e in self._entries.values() if e.open]
+        return tuple(FrozenQuestion(approval_id=e.request.id, state=e.state, deadline=e.deadline) for e in open_)
 
     def waited_s(self, now: datetime) -> float:
-        """Seconds of this part during which at least one question was pending."""
+        """Seconds of this part during which a question was open or the run was frozen."""
         open_for = now - self._waiting_since if self._waiting_since else timedelta()
         return (self._waited + open_for).total_seconds()
 
@@ -172,20 +179,21 @@ class Desk:
         entry.act(action, workflow.now())
         return AnswerAccepted(approval_id=action.approval_id, state=entry.state, seq=entry.progress.seq)
 
-    def freeze(self, reason: str = "") -> None:
+    def freeze(self) -> None:
         """Stop the clocks of all questions, of those still to be put too, and take no answers until `thaw`."""
-        if self.frozen is None:
-            self.frozen = reason
+        if not self._frozen:
+            self._frozen = True
+            self._since(workflow.now())
             for entry in self._entries.values():
-                entry.freeze(reason, workflow.now())
-            self._changed()
+                entry.freeze(workflow.now())
 
     def thaw(self) -> None:
         """Go on: each question has as much time left as when it was frozen."""
-        self.frozen = None
-        for entry in self._entries.values():
-            entry.thaw(workflow.now())
-        self._changed()
+        if self._frozen:
+            self._frozen = False
+            for entry in self._entries.values():
+                entry.thaw(workflow.now())
+            self._idle_over()
 
     async def _decided(self, entry: Pending) -> None:
         """Wait for the end, and meanwhile record what happens and do what is due.
@@ -204,8 +212,9 @@ class Desk:
                     timeout_summary=f"{'deadline' if last else 'reminder'} of {entry.request.id}: {what}",
                 )
             except TimeoutError:
-                # The server's clock may be a little behind the moment its own timer was set for.
-                if moment is not None and entry.open:
+                # The server's clock may be a little behind the moment its own timer was set for. A switch that came
+                # together with it stops the clock all the same.
+                if moment is not None and entry.state is ApprovalState.PENDING:
                     entry.reach(max(moment, workflow.now()))
                     self._settled()
 
@@ -236,27 +245,33 @@ class Desk:
         )
         entry = Pending(request, moments, draft.problem, draft.given)
         self._entries[request.id] = entry
-        if self.frozen is not None:
-            entry.freeze(self.frozen, now)
-        if self._waiting_since is None:
-            self._waiting_since = now
+        if self._frozen:
+            entry.freeze(now)
+        self._since(now)
         self._changed()
         return entry
 
     def _settled(self) -> None:
-        """Something may have ended: stop the clock of waiting when nothing waits, and show it."""
-        if not self.waiting and self._waiting_since is not None:
+        """Something may have ended: show it."""
+        self._idle_over()
+        self._changed()
+
+    def _since(self, now: datetime) -> None:
+        if self._waiting_since is None:
+            self._waiting_since = now
+
+    def _idle_over(self) -> None:
+        """Count the waiting, once nothing is open and nothing frozen any more."""
+        if not self.waiting and not self._frozen and self._waiting_since is not None:
             self._waited += workflow.now() - self._waiting_since
             self._waiting_since = None
-        self._changed()
 
     async def _noted(self, entry: Pending) -> bool:
         """Record what happened, in its order; whether the question still waits."""
         while entry.notes:
-            event, actor, body, state, progress = entry.notes.pop(0)
+            event, actor, body, progress = entry.notes.pop(0)
             noted = ApprovalNoted(
                 run=self._ref, approval_id=entry.request.id, event=event, actor=actor, body=body, progress=progress,
-                state=state if state in OPEN else ApprovalState.PENDING,
             )  # fmt: skip
             await record(ports.note_approval, noted, f"{entry.request.id} {event.removeprefix('approval.')}")
         return entry.open

@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
+from policies.switches import Hold
 from tools.contract import canonical_json
 from workflows import contracts, ports
 from workflows.concurrency import through_cancellation
@@ -71,6 +72,7 @@ class AutomationWorkflow:
             workflow.logger.error("run failed on a fault of ours", exc_info=fault)
             result = self._stopped(fault, cancelled=False)
         result = await through_cancellation(self._close(result))
+        await through_cancellation(workflow.wait_condition(workflow.all_handlers_finished))
         if cancelled:
             raise asyncio.CancelledError
         if result.phase is Phase.FAILED:
@@ -96,6 +98,23 @@ class AutomationWorkflow:
     @act.validator
     def _check_action(self, action: ApprovalAction) -> None:
         self._run.desk.check_action(action)
+
+    @workflow.signal(name=contracts.SIGNAL_FREEZE, description="A kill switch holds the run")
+    async def freeze(self, hold: Hold) -> None:
+        """Begin nothing new, stop the questions' clocks, acknowledge. Repeating it repeats the acknowledgement."""
+        await self._heard(hold.model_copy(update={"held": True}))
+
+    @workflow.signal(name=contracts.SIGNAL_THAW, description="A switch does not hold the run any more")
+    async def thaw(self, hold: Hold) -> None:
+        """Go on, unless another switch holds the run."""
+        await self._heard(hold.model_copy(update={"held": False}))
+
+    async def _heard(self, hold: Hold) -> None:
+        try:
+            await self._run.hold(hold)
+        except FailureError as fault:
+            # Whoever sent it sends it again until it is acknowledged; a run must not fail because of it.
+            workflow.logger.warning("a switch could not be acknowledged: %s", _cause(fault))
 
     @workflow.query(name=contracts.QUERY_STATE, description="Phase, rung, calls and pending questions")
     def state(self) -> RunState:

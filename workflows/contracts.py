@@ -1,4 +1,5 @@
-"""Everything that crosses the Temporal boundary of a run: input, result, state, questions, answers, records.
+"""Everything that crosses the Temporal boundary of a run: input, result, state, questions, answers, records (what a
+switch says to a run: `policies.switches.Hold`, `workflows.held`).
 
 Names and fields here are durable: add optional fields with defaults, never rename, never reshape. No
 `from __future__ import annotations` in this module: the payload converter reads real annotations.
@@ -10,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from policies.decision import Decision, GateRequest, Principal
+from policies.switches import Hold
 from policies.taint import Carry
 from tools.contract import JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Wire
 from workflows.questions import (
@@ -33,6 +35,8 @@ from workflows.spec import AutomationSpec
 
 WORKFLOW = "AutomationWorkflow"
 QUERY_STATE = "state"
+SIGNAL_FREEZE = "run.freeze"
+SIGNAL_THAW = "run.thaw"
 QUEUE_RUNS = "gatehouse-runs"
 QUEUE_MODELS = "gatehouse-models"
 QUEUE_SANDBOX = "gatehouse-sandbox"
@@ -53,6 +57,8 @@ class Phase(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     AWAITING_HUMAN = "awaiting_human"
     """Handed over: a person must finish the job."""
+    FROZEN = "frozen"
+    """Stands still for a kill switch."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -70,9 +76,6 @@ class Rung(StrEnum):
     FALLBACK_MODEL = "fallback_model"
     RULES = "rules"
     HUMAN = "human"
-
-
-# ---------------------------------------------------------------- run
 
 
 class FileRef(Wire):
@@ -106,8 +109,8 @@ class Carried(Wire):
     """How many questions were asked so far; the next one counts on."""
     unpriced: bool = False
     """Whether a model of unknown price was used: the cost is then not known, whatever `cost_microusd` adds up to."""
-    frozen: str | None = None
-    """Why the run's questions are frozen, if they are."""
+    holds: tuple[Hold, ...] = ()
+    """The last word of each switch the run heard of."""
     trail: Carry | None = None
     """What of taint and provenance cannot be read from the conversation; None from a part that kept none: tainted."""
 
@@ -258,7 +261,6 @@ class ApprovalNoted(Wire):
 
     run: RunRef
     approval_id: str
-    state: ApprovalState
     event: str
     """Type of the audit event."""
     actor: str | None = None
@@ -329,6 +331,6 @@ __all__ = [
     "UPDATE_ACT", "UPDATE_ANSWER", "AnswerAccepted", "AnswerRefused", "ApprovalAction", "ApprovalAnswer",
     "ApprovalClosed", "ApprovalNoted", "ApprovalProgress", "ApprovalRequest", "ApprovalState", "ArtifactRef",
     "CallOpened", "CallRefused", "CallState", "Carried", "Decision", "Delegated", "Escalated", "FileRef", "GateRequest",
-    "ModelRequested", "Phase", "Question", "Remark", "RulesAnswer", "RulesAsked", "RunClosed", "RunOpened", "RunRef",
-    "RunRequest", "RunResult", "RunState", "Rung", "RungChanged", "ToolRun", "WorkspaceOpened",
+    "Hold", "ModelRequested", "Phase", "Question", "Remark", "RulesAnswer", "RulesAsked", "RunClosed", "RunOpened",
+    "RunRef", "RunRequest", "RunResult", "RunState", "Rung", "RungChanged", "ToolRun", "WorkspaceOpened",
 ]  # fmt: skip

@@ -37,6 +37,8 @@ MODEL_BUSY = "model_busy"
 OUTCOME_UNKNOWN = "outcome_unknown"
 SANDBOX_UNAVAILABLE = "sandbox_unavailable"
 REFUSED = "refused"
+STOPPED = "stopped"
+"""ApplicationError type of workers: a switch in force refuses it; nothing was begun."""
 
 # What an agent run raises when the model cannot be used any further.
 MODEL_ERRORS = (AgentRunError, UserError, ActivityError)
@@ -70,17 +72,17 @@ def model_fault(model: str, error: BaseException) -> str:
 
 
 def is_unconfigured(error: BaseException) -> bool:
-    """Whether no request was ever made, because the models worker has no such model."""
+    """Whether no request was ever made, because the models worker has no such model or may not ask it."""
     return (
         isinstance(error, ActivityError)
         and isinstance(error.cause, ApplicationError)
-        and error.cause.type == MODEL_UNCONFIGURED
+        and error.cause.type in (MODEL_UNCONFIGURED, STOPPED)
     )
 
 
 def _activity_fault(error: ActivityError) -> str:
     match error.cause:
-        case ApplicationError(type=kind, message=message) if kind in (MODEL_UNCONFIGURED, MODEL_BUSY):
+        case ApplicationError(type=kind, message=message) if kind in (MODEL_UNCONFIGURED, MODEL_BUSY, STOPPED):
             return message
         case ApplicationError(type="UnexpectedModelBehavior"):
             return "unusable answer"
@@ -113,6 +115,8 @@ def tool_fault(error: ActivityError, tool: ToolSpec) -> ToolFault:
             return ToolFault(OUTCOME_UNKNOWN, message, uncertain=True)
         case ApplicationError(type="sandbox_unavailable", message=message):
             return ToolFault(SANDBOX_UNAVAILABLE, f"No sandbox to run in: {message}")
+        case ApplicationError(type="stopped", message=message):
+            return ToolFault(STOPPED, message)
         case ApplicationError(type="refused", message=message):
             return ToolFault("policy", f"Refused before it ran: {message}")
         case ActivityTimeoutError(type=TimeoutType.SCHEDULE_TO_START):

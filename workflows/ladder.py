@@ -75,6 +75,7 @@ async def _converse(run: LiveRun, talk: Conversation, index: int) -> JsonObject:
     model = run.definition.models[index]
     pointless = 0
     while True:
+        await run.holds.over()
         await _continue_as_new_if_long(run, talk, index)
         if (breach := run.spent.breach(run.definition.budgets, run.worked_s())) is not None:
             raise RungOverError(breach)
@@ -172,6 +173,7 @@ def _for_rules(result: ToolResult) -> JsonObject:
 
 async def _by_human(run: LiveRun) -> RunResult:
     """Hand the job over: a person gives its result or gives it up."""
+    await run.holds.over()
     defaults = run.definition.approvals
     about: JsonObject = {"question": Question.HANDOVER.value, "run": run.ref.run_id, "degraded": list(run.degraded)}
     ending = await run.desk.ask(

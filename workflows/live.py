@@ -6,6 +6,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
+from policies.switches import Hold
 from tools.contract import ToolResult, ToolSpec
 from workflows import contracts, ports
 from workflows.approvals import Desk
@@ -20,6 +21,8 @@ from workflows.contracts import (
     RunResult,
     RunState,
 )
+from workflows.held import RunHeld
+from workflows.holding import Holds
 from workflows.recording import record
 from workflows.spending import Spent
 from workflows.trail import trail_of
@@ -55,6 +58,7 @@ class LiveRun:
         self.trail = trail_of(request)
         """Taint and provenance: what the gate is told besides the call."""
         self.desk = Desk(request, self.ref, self.publish)
+        self.holds = Holds(carried.holds if carried else ())
         self._worked_before_s = carried.worked_s if carried else 0.0
         self._shown: dict[str, object] = {}
 
@@ -70,7 +74,7 @@ class LiveRun:
         return f"{info.workflow_id}/{info.first_execution_run_id}/{call_id}"
 
     def worked_s(self) -> float:
-        """Seconds of working time so far, all parts together; time with a pending question does not count."""
+        """Seconds of working time so far, all parts together; time with an open question or frozen does not count."""
         now: datetime = workflow.now()
         part_s = (now - workflow.info().start_time).total_seconds()
         return self._worked_before_s + max(0.0, part_s - self.desk.waited_s(now))
@@ -126,6 +130,20 @@ class LiveRun:
         await record(ports.record_rung, changed, f"degrade to {to.value}")
         self.publish()
 
+    async def hold(self, hold: Hold) -> None:
+        """Take a switch's word: stand still or go on, and acknowledge it on record. Raises ActivityError."""
+        if self.phase.final or not self.holds.take(hold):
+            return
+        if self.holds.held:
+            self.desk.freeze()
+        else:
+            self.desk.thaw()
+        self.publish()
+        held = RunHeld(
+            run=self.ref, hold=hold, held=self.holds.held, phase=self.phase, questions=self.desk.frozen
+        )  # fmt: skip
+        await record(ports.hold_run, held, f"{'frozen' if hold.held else 'thawed'} by {hold.switch_id}")
+
     def enter(self, phase: Phase) -> None:
         """Set the phase of a run that is not waiting, and show it."""
         self.phase = phase
@@ -157,6 +175,8 @@ class LiveRun:
         workflow.set_current_details(self._details())
 
     def _phase_now(self) -> Phase:
+        if self.holds.held:
+            return Phase.FROZEN
         questions = {q.question for q in self.desk.waiting}
         if Question.HANDOVER in questions:
             return Phase.AWAITING_HUMAN

@@ -21,7 +21,7 @@ from workflows.questions import (
 )
 
 Problem = Callable[[ApprovalAnswer], str | None]
-Note = tuple[str, str | None, JsonObject, ApprovalState, ApprovalProgress]
+Note = tuple[str, str | None, JsonObject, ApprovalProgress]
 """Event type, actor (None: the machinery), body, and where the question stands after it."""
 
 OPEN = (ApprovalState.PENDING, ApprovalState.FROZEN)
@@ -112,19 +112,17 @@ class Pending:
             body: JsonObject = {"deadline": self.deadline.isoformat(), "number": len(self.progress.reminded_at) + 1}
             self._note("approval.reminder", None, body, reminded_at=(*self.progress.reminded_at, now))
 
-    def freeze(self, reason: str, now: datetime) -> None:
+    def freeze(self, now: datetime) -> None:
         """Stop its clock and take no answers."""
         if self.state is ApprovalState.PENDING:
             self.state, self._frozen_at = ApprovalState.FROZEN, now
-            self._note("approval.frozen", None, {"reason": reason}, frozen=reason)
 
     def thaw(self, now: datetime) -> None:
         """Go on where it was frozen, with as much time left as then."""
         if self.state is ApprovalState.FROZEN and self._frozen_at is not None:
             self._schedule = self._schedule.later(now - self._frozen_at)
             self.state, self._frozen_at = ApprovalState.PENDING, None
-            body: JsonObject = {"deadline": self.deadline.isoformat()}
-            self._note("approval.thawed", None, body, frozen=None, deadline=self.deadline)
+            self.request = self.request.model_copy(update={"deadline": self.deadline})
 
     def withdraw(self) -> None:
         """Nobody is to answer it any more."""
@@ -143,7 +141,7 @@ class Pending:
 
     def _note(self, event: str, actor: str | None, body: JsonObject, **changes: object) -> None:
         self.progress = self.progress.model_copy(update={**changes, "seq": self.progress.seq + 1})
-        self.notes.append((event, actor, body, self.state, self.progress))
+        self.notes.append((event, actor, body, self.progress))
 
 
 def _said(answer: ApprovalAnswer) -> JsonObject:

@@ -3,7 +3,7 @@ under the same names, and a test compares the signatures.
 
 Local activities (queue of runs; a few milliseconds each, idempotent by event id):
   run.open, call.open, call.close, approval.open, approval.note, approval.close, model.record,
-  rung.record, rules.next, run.close
+  rung.record, rules.next, run.hold, run.close
 Remote activities (sandbox queue; the only ones near Docker):
   workspace.open, tool.run, workspace.close
 """
@@ -29,6 +29,7 @@ from workflows.contracts import (
     ToolRun,
     WorkspaceOpened,
 )
+from workflows.held import RunHeld
 
 
 class NotBoundError(RuntimeError):
@@ -88,6 +89,12 @@ async def record_rung(changed: RungChanged) -> None:
 async def next_by_rules(asked: RulesAsked) -> RulesAnswer:
     """Evaluate the automation's fallback rules. Pure."""
     raise NotBoundError("rules.next")
+
+
+@activity.defn(name="run.hold")
+async def hold_run(held: RunHeld) -> None:
+    """Acknowledge a switch: its row, the questions' rows and the run's, and `run.frozen` or `run.thawed`."""
+    raise NotBoundError("run.hold")
 
 
 @activity.defn(name="run.close")

@@ -168,10 +168,6 @@ class ApprovalProgress(Wire):
     delegated: tuple[Delegated, ...] = ()
     escalated: tuple[Escalated, ...] = ()
     reminded_at: tuple[datetime, ...] = ()
-    deadline: datetime | None = None
-    """Where a freeze moved it; None: as the question says."""
-    frozen: str | None = None
-    """Why it takes no answer now."""
     void: Literal["args_changed", "policy_changed"] | None = None
     """Why a withdrawn question was put anew in another form."""
 

@@ -12,6 +12,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from policies.decision import Decision, Facts, GateRequest, Verdict
+from policies.switches import KILL_SWITCH
 from tools.contract import RECONCILE_S, Outcome, Repeat, ToolCall, ToolResult, ToolSpec, arguments_digest
 from workflows import ports
 from workflows.approvals import Draft, Ending
@@ -24,7 +25,7 @@ from workflows.contracts import (
     Question,
     ToolRun,
 )
-from workflows.faults import OUTCOME_UNKNOWN, REFUSED, SANDBOX_UNAVAILABLE, tool_fault
+from workflows.faults import OUTCOME_UNKNOWN, REFUSED, SANDBOX_UNAVAILABLE, STOPPED, tool_fault
 from workflows.live import LiveRun
 from workflows.recording import record
 from workflows.schemas import problems
@@ -57,7 +58,8 @@ async def tool_call(run: LiveRun, call: ToolCall, asked_by: AskedBy) -> ToolResu
     try:
         result = await passage.run(await passage.permission())
         while result is None:
-            await passage.order_to_repeat()
+            if passage.uncertain:
+                await passage.order_to_repeat()
             result = await passage.run(await passage.permission())
     except _RefusedError as refused:
         result = await passage.close(refused.result)
@@ -100,10 +102,15 @@ class _Passage:
     def _digest(self) -> str:
         return arguments_digest(self.call.tool, self.call.arguments)
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether nobody knows if the call took effect."""
+        return self._uncertain is not None
+
     async def permission(self) -> Decision:
         """The decision that lets the call run now, as it stands now. Raises _RefusedError."""
         while True:
-            decision = await self._gate()
+            decision = await self._decision()
             match decision.verdict:
                 case Verdict.ALLOW:
                     return decision
@@ -116,7 +123,8 @@ class _Passage:
                     raise self._refused(Outcome.DENIED, "policy", f"Denied by policy rule {decision.rule}{reason}")
 
     async def run(self, decision: Decision) -> ToolResult | None:
-        """Run the call once in the sandbox; None when nobody knows whether it took effect. Raises _RefusedError."""
+        """Run the call once in the sandbox; None when nobody knows whether it took effect, or when a switch that came
+        after the gate kept it from beginning. Raises _RefusedError."""
         order = ToolRun(
             run=self._run.ref, key=self._run.key(self.call.id), call=self.call, digest=self._digest, tool=self._tool,
             rule=decision.rule, generation=self._generation,
@@ -131,6 +139,8 @@ class _Passage:
             if fault.uncertain:
                 self._uncertain = fault.message
                 return None
+            if fault.kind == STOPPED:
+                return None
             raise self._refused(Outcome.FAILED, fault.kind, fault.message) from error
         self._run.sandbox_faults = 0
         self._run.trail.saw(self._tool, self.call.arguments, result.content)
@@ -138,7 +148,7 @@ class _Passage:
 
     async def order_to_repeat(self) -> None:
         """Ask a human whether a call of unknown outcome runs once more. Raises _RefusedError unless ordered."""
-        decision = await self._gate()
+        decision = await self._decision()
         if decision.verdict is Verdict.DENY:
             raise self._refused(Outcome.UNKNOWN, "policy", "Policy forbids to repeat it.")
         ending = await self._run.desk.ask(
@@ -166,6 +176,14 @@ class _Passage:
         if cancelled:
             return ToolResult(outcome=Outcome.CANCELLED, content="The run was cancelled.", error="cancelled")
         return ToolResult(outcome=Outcome.FAILED, content="The run failed before the call could end.", error="fault")
+
+    async def _decision(self) -> Decision:
+        """What the gate says, once no switch holds the run. A switch that holds the run refuses nothing: it delays."""
+        while True:
+            await self._run.holds.over()
+            decision = await self._gate()
+            if decision.rule != KILL_SWITCH or not await self._run.holds.begun():
+                return decision
 
     async def _gate(self) -> Decision:
         """Ask the gate about the call as it stands; the first time this records the intent before anything else."""
@@ -276,7 +294,7 @@ async def _in_sandbox(order: ToolRun) -> ToolResult:
             maximum_interval=timedelta(seconds=10),
             # A later attempt of an at-most-once call first looks what became of the one before.
             maximum_attempts=3 if tool.repeat is Repeat.AT_MOST_ONCE else 5,
-            non_retryable_error_types=[OUTCOME_UNKNOWN, SANDBOX_UNAVAILABLE, REFUSED],
+            non_retryable_error_types=[OUTCOME_UNKNOWN, SANDBOX_UNAVAILABLE, REFUSED, STOPPED],
         ),
         summary=f"{tool.name}@{tool.version} {order.call.id}",
     )

@@ -75,7 +75,7 @@ class Conversation:
             model_index=model_index,
             degraded=tuple(run.degraded),
             questions=run.desk.asked,
-            frozen=run.desk.frozen,
+            holds=run.holds.all,
             trail=run.trail.carry(),
         )
 

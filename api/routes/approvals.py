@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 import yaml
 from fastapi import APIRouter, Path, Query
 
+from api.actions import DelegateIn, EscalateIn, SayIn, give_action
 from api.answers import ApproveIn, DenyIn, give_answer
 from api.auth import ApprovalsAnswerer, ApprovalsReader
+from api.batch import BatchIn, BatchItemOut, answer_all
 from api.errors import not_found, problems
 from api.links import run_link, temporal_link
 from api.listing import bad_cursor
@@ -101,8 +103,6 @@ class ApprovalOut(Wire):
     reminders_at: list[datetime]
     """When those asked are reminded, as planned when it was put."""
     reminded_at: list[datetime]
-    frozen: str | None
-    """Why it takes no answer now, while its clock stands still."""
     because: str
     """Why the call is asked about again: `edited`, `policy_changed`, `facts_changed`, or empty."""
     follows: str | None
@@ -142,14 +142,14 @@ def out(services: Services, row: ApprovalRow, like: LikeCalls | None = None) -> 
         id=asked.id, run_id=asked.run_id, question=asked.question, state=row.state, automation=asked.automation,
         requester=asked.requester, call=asked.call, tool_version=asked.tool_version, effect=asked.effect,
         digest=asked.digest, rule=asked.rule, reason=asked.reason, approvers=asked.approvers,
-        requested_at=asked.requested_at, deadline=row.deadline, closed_at=row.closed_at,
+        requested_at=asked.requested_at, deadline=asked.deadline, closed_at=row.closed_at,
         answer=None if given is None else _answer_out(given),
         needed=terms.needed, answers=[_answer_out(a) for a in now.answers], groups=list(terms.groups),
         services=terms.services, on_expiry=terms.on_expiry, policy_version=asked.policy_version,
         rule_text=_rule_text(services, asked), taint=asked.tainted, read=asked.read,
         origins=None if asked.origins is None else list(asked.origins), like_calls=like,
         conversation=list(now.conversation), delegated_to=list(now.delegated), escalated_to=list(now.escalated),
-        reminders_at=_reminders(asked), reminded_at=list(now.reminded_at), frozen=now.frozen, because=asked.because,
+        reminders_at=_reminders(asked), reminded_at=list(now.reminded_at), because=asked.because,
         follows=asked.follows,
         links=ApprovalLinks(run=run_link(asked.run_id), temporal=temporal_link(services.settings, asked.run_id)),
     )  # fmt: skip
@@ -199,3 +199,41 @@ async def approve(approval_id: Id, body: ApproveIn, principal: ApprovalsAnswerer
 async def deny(approval_id: Id, body: DenyIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """The reason is handed to the agent, which goes on without the call."""
     return out(services, await give_answer(services, principal, approval_id, "deny", body))
+
+
+@router.post("/answers", operation_id="answer_many", summary="One answer to many questions", responses=problems())
+async def answer_many(body: BatchIn, principal: ApprovalsAnswerer, services: ServicesDep) -> PageOut[BatchItemOut]:
+    """Each question is answered by itself, as by `approve` and `deny`; each item says what came of it."""
+    return PageOut[BatchItemOut](items=await answer_all(services, principal, body), next_cursor=None)
+
+
+@router.post(
+    "/{approval_id}/ask", operation_id="ask_back", summary="Ask the requester something", responses=problems(404, 409)
+)
+async def ask_back(approval_id: Id, body: SayIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
+    """The deadline runs on."""
+    return out(services, await give_action(services, principal, approval_id, "ask", body))
+
+
+@router.post("/{approval_id}/reply", operation_id="reply", summary="Reply to an approver", responses=problems(404, 409))
+async def reply(approval_id: Id, body: SayIn, principal: ApprovalsReader, services: ServicesDep) -> ApprovalOut:
+    """Only the run's requester."""
+    return out(services, await give_action(services, principal, approval_id, "reply", body))
+
+
+@router.post(
+    "/{approval_id}/delegate", operation_id="delegate", summary="Let somebody answer", responses=problems(404, 409)
+)
+async def delegate(
+    approval_id: Id, body: DelegateIn, principal: ApprovalsAnswerer, services: ServicesDep
+) -> ApprovalOut:
+    """One voice, whoever of the two uses it."""
+    return out(services, await give_action(services, principal, approval_id, "delegate", body))
+
+
+@router.post(
+    "/{approval_id}/escalate", operation_id="escalate", summary="Ask the next group too", responses=problems(404, 409)
+)
+async def escalate(approval_id: Id, body: EscalateIn, principal: ApprovalsReader, services: ServicesDep) -> ApprovalOut:
+    """The next step of the rule's chain, before its time. Whoever may answer, or the requester."""
+    return out(services, await give_action(services, principal, approval_id, "escalate", body))

@@ -83,7 +83,11 @@ def plan(
         addresses=addresses,
         temporal=_temporal(settings, addresses, logs, common) if own_temporal else None,
         practice_model=_practice_model(practice_port, logs, common) if practice_model else None,
-        others=[*(_worker(queue, logs, common) for queue in QUEUES), _api(reach, api_port, logs, common)],
+        others=[
+            *(_worker(queue, logs, common) for queue in QUEUES),
+            _keeper(logs, common),
+            _api(reach, api_port, logs, common),
+        ],
     )
 
 
@@ -147,6 +151,17 @@ def _worker(queue: str, logs: Path, env: Mapping[str, str]) -> Child:
     async def serves() -> bool:
         # A worker listens nowhere; it says so when it has begun to ask for work.
         return child.running and child.logged(b'"polling"')
+
+    child.serves = serves
+    return child
+
+
+def _keeper(logs: Path, env: Mapping[str, str]) -> Child:
+    argv = [sys.executable, "-m", "worker.keeper"]
+    child = Child("keeper", argv, without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES), logs / "keeper.log")
+
+    async def serves() -> bool:
+        return child.running and child.logged(b'"keeping"')
 
     child.serves = serves
     return child

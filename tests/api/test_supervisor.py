@@ -148,6 +148,7 @@ def test_the_plan_gives_each_process_only_its_credentials(tmp_path: Path, monkey
         "worker-runs": set(),
         "worker-models": {"OPENAI_API_KEY", "ANTHROPIC_API_KEY"},
         "worker-sandbox": {"DOCKER_HOST", "GATEHOUSE_SECRET_X", "GATEHOUSE_VAULT_TOKEN"},
+        "keeper": set(),
         "api": set(),
     }
     assert all(c.env["GATEHOUSE_DATA"] == str(tmp_path) for c in layout.children)
@@ -166,7 +167,7 @@ def test_a_temporal_of_ones_own_is_not_started(tmp_path: Path, monkeypatch: pyte
     layout = plan(Settings(data=tmp_path), {}, practice_model=False)
     assert layout.temporal is None
     assert layout.addresses.temporal == "temporal.example:7233"
-    assert [c.name for c in layout.children] == ["worker-runs", "worker-models", "worker-sandbox", "api"]
+    assert [c.name for c in layout.children] == ["worker-runs", "worker-models", "worker-sandbox", "keeper", "api"]
 
 
 def test_addresses_survive_a_broken_file(tmp_path: Path) -> None:

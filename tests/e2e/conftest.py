@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.system import System
+from tests.e2e.system import PARTS, System
 
 HOME = Path(__file__).with_name("home")
 
@@ -25,7 +25,7 @@ async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 async def system(installation: System) -> AsyncIterator[System]:
     """The shared system with every part alive, before and after."""
     yield installation
-    for part in ("temporal", "practice", "runs", "models", "sandbox", "api"):
+    for part in PARTS:
         process = installation.processes.get(part)
         if process is None or process.poll() is not None:
             installation.start(part)

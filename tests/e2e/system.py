@@ -1,7 +1,7 @@
 """A whole Gatehouse on free ports in its own data folder, each part a process that a test may kill and start again.
 
-`System.start_all()` brings up Temporal (file-backed), the practice model, three workers and the API, as `gatehouse up`
-does but without the supervisor: here the test decides when something lives again.
+`System.start_all()` brings up Temporal (file-backed), the practice model, three workers, the keeper and the API, as
+`gatehouse up` does but without the supervisor: here the test decides when something lives again.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from worker.store.database import Database
 from worker.store.keys import ApiKeys
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("temporal", "practice", "runs", "models", "sandbox", "api")
+PARTS = ("temporal", "practice", "runs", "models", "sandbox", "keeper", "api")
 FINAL = ("succeeded", "failed", "cancelled")
 
 Json = dict[str, Any]
@@ -74,6 +74,8 @@ class System:
             return [sys.executable, "-m", "worker.practice_model", "--port", str(self.ports["practice"])]
         if part == "api":
             return [sys.executable, "-m", "api.app"]
+        if part == "keeper":
+            return [sys.executable, "-m", "worker.keeper"]
         return [sys.executable, "-m", "worker.main", "--queue", part]
 
     def start(self, part: str, **extra: str) -> None:
@@ -110,7 +112,7 @@ class System:
         # One principal holding both rights: only separation of duties can stop this one.
         _, self.keys["both"] = await keys.create("both", Principal(id="both", roles=("operator", "approver")))
         await database.close()
-        for part in ("runs", "models", "sandbox", "api"):
+        for part in ("runs", "models", "sandbox", "keeper", "api"):
             self.start(part)
         await self.ready()
 

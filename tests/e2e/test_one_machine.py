@@ -20,7 +20,7 @@ from api.supervisor.state import STATE, StateFiles
 from tests.readme_home import write_home
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"temporal", "practice-model", "worker-runs", "worker-models", "worker-sandbox", "api"}
+PARTS = {"temporal", "practice-model", "worker-runs", "worker-models", "worker-sandbox", "keeper", "api"}
 pytestmark = pytest.mark.timeout(600)
 
 

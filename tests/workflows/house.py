@@ -32,6 +32,7 @@ from worker.models import Models
 from worker.sandbox.container import Sandbox
 from worker.sandbox.workspace import Workspaces
 from worker.settings import Settings
+from worker.stoppable import stoppable
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog, AuditRecord
 from worker.store.blobs import Blobs
@@ -39,7 +40,9 @@ from worker.store.database import Database
 from worker.store.ids import new_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
-from worker.store.signing import AnswerKey, load_or_create, public_keys
+from worker.store.signing import AnswerKey, PublicKeys, load_or_create, public_keys
+from worker.store.standing import Standing
+from worker.store.switches import Switches
 from workflows import contracts
 from workflows.agents import build_agent
 from workflows.automation import RUN_FAILED, AutomationWorkflow
@@ -156,6 +159,7 @@ class House:
     key: AnswerKey
     sandbox: Sandbox
     gate: ArgumentGate
+    standing: Standing
 
     async def start(
         self,
@@ -264,7 +268,8 @@ async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: S
     key = load_or_create(settings.keys)
     client = await temporal.connect(settings)
     gate = ArgumentGate(PolicyEngine(load_rules(rule_paths(None), set(TOOLS) | _BUILT_IN)))
-    house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox, gate)
+    standing = Standing(db, audit, PublicKeys(settings.keys))
+    house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox, gate, standing)
     await temporal.ensure_search_attributes(client)
     yield house
     await db.close()
@@ -277,12 +282,14 @@ async def workers(house: House, *, cached: int = 1000, boxes_of: Sandbox | None 
     `boxes_of`: another sandbox for the calls, while workspaces stay where they are.
     """
     ledger = Ledger(house.db, house.audit)
-    records = RecordActivities(house.audit, house.runs, house.approvals, ledger, public_keys(house.settings.keys))
-    gate = GateActivities(house.gate, house.audit)
+    records = RecordActivities(house.audit, house.runs, house.approvals, ledger, PublicKeys(house.settings.keys))
+    gate = GateActivities(house.gate, house.audit, standing=house.standing)
     boxes = SandboxActivities(
         boxes_of or house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit
     )
-    durability = TemporalDurability[None].from_agent(build_agent(Models(house.settings).resolve))
+    durability = TemporalDurability[None].from_agent(
+        build_agent(stoppable(Models(house.settings).resolve, Switches(house.db, house.audit), house.runs))
+    )
     assert durability is not None
     async with (
         Worker(

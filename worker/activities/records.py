@@ -25,6 +25,7 @@ from worker.store.audit import AuditEvent, AuditLog
 from worker.store.events import closed_id, intent_id, outcome_body, outcome_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
+from worker.store.stops import Stops
 from workflows.contracts import (
     ApprovalClosed,
     ApprovalNoted,
@@ -39,10 +40,11 @@ from workflows.contracts import (
     RunRef,
     RunResult,
 )
+from workflows.held import RunHeld
 
 
 class RecordActivities:
-    """The ports run.open, call.close, approval.open, approval.close, model.record, rung.record, run.close.
+    """The ports run.open, call.close, approval.open, approval.close, model.record, rung.record, run.hold, run.close.
 
     All raise ApplicationError: `store_unavailable` (retried), `run_closed` and `bad_record` (not retried).
     """
@@ -58,12 +60,13 @@ class RecordActivities:
         self._ledger = ledger
         self._answer_keys = answer_keys
         self._redact = redact
+        self._stops = Stops(audit.db)
 
     def all(self) -> list[Callable[..., object]]:
         """Every activity, for the worker's registration."""
         return [
             self.open_run, self.close_call, self.open_approval, self.note_approval, self.close_approval,
-            self.record_model, self.record_rung, self.close_run,
+            self.record_model, self.record_rung, self.hold_run, self.close_run,
         ]  # fmt: skip
 
     @activity.defn(name="run.open")
@@ -119,7 +122,8 @@ class RecordActivities:
             async with self._audit.db.begin() as conn:
                 await self._runs.lock(request.run_id, conn=conn)
                 row = await self._approvals.open(request, conn=conn)
-                if row.request != request:
+                # Its deadline moves when a switch stops its clock.
+                if row.request.model_copy(update={"deadline": request.deadline}) != request:
                     refuse(BAD_RECORD, f"question {request.id} is on record with other content")
                 if row.state is ApprovalState.PENDING:
                     await self._runs.set_phase(request.run_id, questions.phase_of(request), conn=conn)
@@ -127,10 +131,14 @@ class RecordActivities:
 
     @activity.defn(name="approval.note")
     async def note_approval(self, noted: ApprovalNoted) -> None:
-        """Show what happened on the question's row and record it, once."""
+        """Show what happened on the question's row and record it, once.
+
+        Refuses (`untrusted_request`) what is signed by a key that was revoked: then the run fails.
+        """
+        self._believed(noted.body.get("key_id"))
         with recorded():
             async with self._audit.db.begin() as conn:
-                row = await self._approvals.note(noted.approval_id, noted.state, noted.progress, conn=conn)
+                row = await self._approvals.note(noted.approval_id, noted.progress, conn=conn)
                 if row is None or row.request.run_id != noted.run.run_id:
                     refuse(BAD_RECORD, f"run {noted.run.run_id} has no question {noted.approval_id}")
                 await self._audit.append(questions.happened(noted, self._redact), conn=conn)
@@ -139,8 +147,12 @@ class RecordActivities:
     async def close_approval(self, closed: ApprovalClosed) -> None:
         """Set the row's state, record `approval.<state>`, and mark the run as working when nothing else waits.
 
-        The first final state stays, in the row and in the log.
+        The first final state stays, in the row and in the log. Refuses (`untrusted_request`) answers signed by a key
+        that was revoked: nothing runs by them, and the run fails.
         """
+        if closed.state is ApprovalState.APPROVED:
+            answers = closed.progress.answers if closed.progress else ()
+            self._believed(*(answer.key_id for answer in answers))
         run_id = closed.run.run_id
         with recorded():
             async with self._audit.db.begin() as conn:
@@ -155,6 +167,12 @@ class RecordActivities:
                 phase = questions.phase_of(waiting[0].request) if waiting else Phase.WORKING
                 await self._runs.set_phase(run_id, phase, conn=conn)
                 await self._audit.append(questions.closed(row, self._redact), conn=conn)
+
+    def _believed(self, *key_ids: object) -> None:
+        """The run checked each signature by the keys it started with. Whether one was revoked since, only we know."""
+        revoked = sorted({str(k) for k in key_ids if k is not None and k not in self._answer_keys})
+        if revoked:
+            refuse(UNTRUSTED_REQUEST, f"signed by a key that does not count any more: {', '.join(revoked)}")
 
     @activity.defn(name="model.record")
     async def record_model(self, requested: ModelRequested) -> None:
@@ -183,6 +201,27 @@ class RecordActivities:
                 await self._runs.set_rung(run.run_id, changed.to_rung, conn=conn)
                 event_id = f"{run.run_id}/rung/{changed.index}"
                 await self._record(conn, run, event_id, "run.degraded", SYSTEM_RUNS, body)
+
+    @activity.defn(name="run.hold")
+    async def hold_run(self, held: RunHeld) -> None:
+        """Acknowledge a switch: its row, the questions' rows and the run's, and `run.frozen` or `run.thawed`."""
+        run, hold = held.run, held.hold
+        body: JsonObject = {
+            "switch_id": hold.switch_id,
+            "revision": hold.revision,
+            "held": held.held,
+            "questions": [question.model_dump(mode="json") for question in held.questions],
+        }
+        type_ = "run.frozen" if hold.held else "run.thawed"
+        with recorded():
+            async with self._audit.db.begin() as conn:
+                await self._runs.lock(run.run_id, conn=conn)
+                await self._runs.set_phase(run.run_id, held.phase, conn=conn)
+                for question in held.questions:
+                    await self._approvals.set_clock(question, conn=conn)
+                await self._stops.heard(conn, hold.switch_id, run.run_id, held=hold.held)
+                event_id = f"{run.run_id}/hold/{hold.switch_id}/{hold.revision}"
+                await self._record(conn, run, event_id, type_, SYSTEM_RUNS, body)
 
     @activity.defn(name="run.close")
     async def close_run(self, closed: RunClosed) -> None:

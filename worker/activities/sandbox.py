@@ -25,6 +25,7 @@ from tools.contract import (
     arguments_digest,
     canonical_json,
 )
+from worker.activities.brake import Brake
 from worker.activities.means import Means, NotGiven, nothing
 from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, told
 from worker.activities.programs import Programs
@@ -81,6 +82,7 @@ class SandboxActivities:
         self._audit = audit
         self._means = means
         self._redact = redact
+        self._brake = Brake(audit)
 
     def all(self) -> list[Callable[..., object]]:
         """What the sandbox worker registers."""
@@ -179,7 +181,7 @@ class SandboxActivities:
 
     async def _reconcile(self, run: ToolRun, attempt: int, lost: str) -> bool | None:
         """Whether the attempt of this owner took effect; None when nobody can say. Raises _Settled if it did."""
-        if run.tool.reconcile_sha256 is None:
+        if run.tool.reconcile_sha256 is None or await self._brake.stopped(run) is not None:
             return None
         ran = None
         try:
@@ -245,10 +247,13 @@ class SandboxActivities:
 
         async def commit(box: str) -> None:
             nonlocal owner
+            # Once more, as starting a box may take long: after this the program runs.
+            await self._brake.refuse_stopped(run)
             owner = f"{this_process()} {box}"
             await self._claim(run, attempt, owner, instead_of)
             committed()
 
+        await self._brake.refuse_stopped(run)
         job = await self._job(run, attempt)
         async with self._means.given(run, job, str(attempt)) if self._means else nothing(run, job) as given:
             ran = given.cleaned(await self._sandbox.run(given.job, commit=commit))

@@ -12,6 +12,7 @@ from worker.store.database import Database, insert_if_absent
 from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.tables import approval as table
 from workflows.contracts import ApprovalAnswer, ApprovalProgress, ApprovalRequest, ApprovalState
+from workflows.held import FrozenQuestion
 
 OPEN_STATES = (ApprovalState.PENDING, ApprovalState.FROZEN)
 """Everything else is final."""
@@ -26,11 +27,6 @@ class ApprovalRow(Wire):
     answer: ApprovalAnswer | None = None
     closed_at: datetime | None = None
     progress: ApprovalProgress = ApprovalProgress()
-
-    @property
-    def deadline(self) -> datetime:
-        """When it expires, as things stand now."""
-        return self.progress.deadline or self.request.deadline
 
 
 class LikeCalls(Wire):
@@ -53,20 +49,15 @@ class Approvals:
         async with self.db.begin() as own:
             return await _open(own, request)
 
-    async def note(
-        self, approval_id: str, state: ApprovalState, progress: ApprovalProgress, *, conn: AsyncConnection
-    ) -> ApprovalRow | None:
+    async def note(self, approval_id: str, progress: ApprovalProgress, *, conn: AsyncConnection) -> ApprovalRow | None:
         """Show what happened to an open question; what is older than the row shows, or comes after its end, changes
         nothing. The row as it is then stored; None when there is no such question."""
         row = _found(await conn.execute(sa.select(table).where(table.c.id == approval_id)))
         if row is None or row.state not in OPEN_STATES or row.progress.seq >= progress.seq:
             return row
-        values = {
-            "state": state.value, "progress": progress.model_dump_json(),
-            "deadline": progress.deadline or row.request.deadline,
-        }  # fmt: skip
+        values = {"progress": progress.model_dump_json()}
         await conn.execute(sa.update(table).where(table.c.id == approval_id).values(values))
-        return row.model_copy(update={"state": state, "progress": progress})
+        return row.model_copy(update={"progress": progress})
 
     async def like(self, row: ApprovalRow) -> LikeCalls:
         """How earlier questions about the same call were decided, in this tenant."""
@@ -117,6 +108,19 @@ class Approvals:
         async with self.db.read() as conn:
             found = [_approval(row) for row in await conn.execute(query)]
         return page_of("approvals", found, limit, _position)
+
+    async def set_clock(self, question: FrozenQuestion, *, conn: AsyncConnection) -> None:
+        """Say that an open question is frozen or pending again, and until when. A closed one stays as it is."""
+        at = sa.and_(table.c.id == question.approval_id, table.c.state.in_(_OPEN))
+        stored = (await conn.execute(sa.select(table.c.request).where(at).with_for_update())).scalar_one_or_none()
+        if stored is None:
+            return
+        request = ApprovalRequest.model_validate_json(stored).model_copy(update={"deadline": question.deadline})
+        await conn.execute(
+            sa.update(table)
+            .where(at)
+            .values(state=question.state.value, deadline=question.deadline, request=request.model_dump_json())
+        )
 
     async def still_open(self, run_id: str, *, conn: AsyncConnection) -> list[ApprovalRow]:
         """The run's questions that wait for an answer, oldest first."""

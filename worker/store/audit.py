@@ -5,7 +5,6 @@ its record is committed. A record is durable when `append` returns, and a fact i
 reported (`event_id`).
 """
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +14,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tools.contract import JsonObject, canonical_json
-from worker.store import chain, times
+from tools.contract import JsonObject
+from worker.store import chain, lines, times
+from worker.store.anchor import Vouched
 from worker.store.chain import Envelope
+from worker.store.checking import NOTHING, Verification
 from worker.store.database import Database
 from worker.store.events import EVENT_TYPES, LATE_TYPES, closed_id
 from worker.store.tables import audit_event, audit_head
-from worker.store.verification import Verification, verify
+from worker.store.verification import verify
 
 MAX_PAGE = 1000
 _EXPORT_BATCH = 500
@@ -130,23 +131,33 @@ class AuditLog:
         async with self.db.read() as conn:
             return _records(await conn.execute(query))
 
-    async def verify(self) -> Verification:
-        """Check the whole log against itself and its head; reads in batches, appends may go on meanwhile."""
-        return await verify(self.db)
+    async def verify(self, vouched: Vouched = NOTHING) -> Verification:
+        """Check the whole log against itself, its head, and what an anchor vouches for; appends may go on meanwhile."""
+        return await verify(self.db, vouched)
 
     async def export(self, *, tenant: str | None = None, after: int = 0) -> AsyncIterator[bytes]:
-        """The log as JSON Lines, oldest first: canonical JSON of each record, hashes in hex. Resume with `after`."""
-        while batch := await self.page(tenant=tenant, after=after, limit=_EXPORT_BATCH):
-            for record in batch:
-                yield canonical_json({**vars(record), "ts": times.to_text(record.ts)}) + b"\n"
-            after = batch[-1].seq
+        """The log as JSON Lines, oldest first: each record with its body as it is stored, hashes in hex.
+
+        Resume with `after`.
+        """
+        query = sa.select(audit_event).order_by(audit_event.c.seq).limit(_EXPORT_BATCH)
+        if tenant is not None:
+            query = query.where(audit_event.c.tenant == tenant)
+        while True:
+            async with self.db.read() as conn:
+                rows = (await conn.execute(query.where(audit_event.c.seq > after))).mappings().all()
+            for row in rows:
+                yield lines.line(row)
+            if len(rows) < _EXPORT_BATCH:
+                return
+            after = rows[-1]["seq"]
 
 
 async def _append(conn: AsyncConnection, events: Sequence[AuditEvent]) -> list[AuditRecord]:
     if not events:
         return []
     # Bodies first: what cannot be written must not hold the lock.
-    bodies = [canonical_json(e.body) for e in events]
+    bodies = [chain.body_bytes(e.body) for e in events]
     seq, previous = await _lock_head(conn)
     known, run_seqs = await _known(conn, events)
     rows: list[dict[str, Any]] = []
@@ -240,7 +251,7 @@ def _record(row: Mapping[Any, Any]) -> AuditRecord:
         run_seq=row["run_seq"],
         type=row["type"],
         actor=row["actor"],
-        body=json.loads(row["body"]),
+        body=chain.read_body(row["body"]),
         leaf_hash=row["leaf_hash"].hex(),
         chain_hash=row["chain_hash"].hex(),
     )

@@ -29,8 +29,6 @@ EVENT_TYPES: dict[str, str] = {
     "approval.delegated": "An approver handed the question on to somebody.",
     "approval.escalated": "A further group may answer, by the rule's chain or because somebody wanted it.",
     "approval.reminder": "Those who may answer are reminded.",
-    "approval.frozen": "Everything was stopped: the question takes no answer, and its clock stands still.",
-    "approval.thawed": "The question goes on with as much time left as when it was frozen.",
     "approval.break_glass": "EMERGENCY: somebody approved by the role break-glass, past the rule's own approvers.",
     "grant.created": "Like calls need not be asked about again, within the bounds named.",
     "grant.used": "A call that would have been asked about ran by a standing grant.",
@@ -47,6 +45,12 @@ EVENT_TYPES: dict[str, str] = {
     "policy.proposed": "Somebody proposed another policy; `diff` says what it would change.",
     "policy.applied": "Another policy came into force: by somebody's proposal, or from the files of the installation.",
     "policy.rejected": "A proposed policy was turned down.",
+    "switch.set": "A kill switch or safe mode was put in force; `runs` counts the runs it stops.",
+    "switch.eased": "A kill switch was released to safe mode.",
+    "switch.released": "A switch has no effect any more.",
+    "switch.confirmed": "Every run that a switch stops stands still or has ended, and has no container left.",
+    "run.frozen": "The run stands still for a switch; the clocks of its questions are stopped.",
+    "run.thawed": "A switch does not hold the run any more; `held` says whether another one does.",
     "access.denied": "An authenticated principal asked for something it may not do.",
 }
 """Type -> meaning. A type that is not here is refused."""

@@ -30,6 +30,17 @@ def publish(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def replace(path: Path, data: bytes) -> None:
+    """Put another secret in the place of one, whole."""
+    _written(path, data, 0o600).replace(path)
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """Put another secret in the file's place, complete or not at all."""
+    _written(path, data, 0o600).replace(path)
+    _sync_folder(path)
+
+
 def _create_once(path: Path, data: bytes) -> None:
     """A hard link fails when the name is taken, so of several processes exactly one names its file, whole."""
     partial = _written(path, data, 0o600)
@@ -39,6 +50,10 @@ def _create_once(path: Path, data: bytes) -> None:
         pass  # another process was first: its secret counts
     finally:
         partial.unlink()
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

@@ -228,3 +228,55 @@ policy_proposal = sa.Table(
     sa.Index(None, "created_at", "id"),
 )
 """What somebody wants to be the policy, and what became of it."""
+
+switch = sa.Table(
+    "switch",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("running", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+    sa.Column("set_at", UtcTime, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.Index(None, "set_at", "id"),
+)
+"""Kill switches and safe modes, released ones included."""
+
+switch_stop = sa.Table(
+    "switch_stop",
+    metadata,
+    sa.Column("switch_id", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("requested_at", UtcTime, nullable=False),
+    sa.Column("asked_at", UtcTime),
+    sa.Column("acknowledged_at", UtcTime),
+    sa.Column("boxes", sa.Text, nullable=False),
+    sa.Column("confirmed_at", UtcTime),
+    sa.Column("resumed_at", UtcTime),
+    sa.Index(None, "run_id"),
+)
+"""One row per run that a switch stops: what was asked of it, and what is known to have happened."""
+
+engine_watch = sa.Table(
+    "engine_watch",
+    metadata,
+    sa.Column("engine", sa.Text, primary_key=True),
+    sa.Column("seen_at", UtcTime, nullable=False),
+)
+"""Docker engines whose containers somebody watches: each has to say that nothing of a stopped run is left there."""
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("until", UtcTime, nullable=False),
+)
+"""Which of several processes does a background duty now."""

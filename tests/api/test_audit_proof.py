@@ -1,0 +1,91 @@
+"""`gatehouse audit` as an auditor uses it: literal command lines, and no installation where none is needed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.worker.store.facts import calls, closing, fact, loose
+from worker.store.audit import AuditLog
+from worker.store.database import Database
+
+
+def gatehouse(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api.cli", *map(str, arguments)], capture_output=True, text=True, check=False,
+        env={**os.environ, "GATEHOUSE_DATA": str(folder)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation with a log of 21 records, two of them beyond the checkpoint, and what an auditor was given."""
+    folder = tmp_path_factory.mktemp("house")
+    db = Database(f"sqlite:///{folder / 'gatehouse.db'}")
+    await db.migrate()
+    audit = AuditLog(db)
+    await audit.append(*calls("run_a", 4), closing("run_a", 9), *calls("run_b", 4), loose(), fact("run_b", 1))
+    given = json.loads(gatehouse(folder, "audit", "anchor", "--json").stdout)
+    await audit.append(loose(), loose())
+    await db.close()
+    auditor = folder / "auditor"
+    auditor.mkdir()
+    shutil.copy(given["public_key"], auditor / "key.pub")
+    shutil.copy(given["anchor"], auditor / "anchor.jsonl")
+    assert gatehouse(folder, "audit", "export", "--out", auditor / "log.jsonl").returncode == 0
+    return folder
+
+
+def verify(house: Path, export: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    given = house / "auditor"
+    return gatehouse(
+        house / "nowhere", "audit", "verify", "--export", export, "--public-key", given / "key.pub", "--anchor",
+        given / "anchor.jsonl", *more,
+    )  # fmt: skip
+
+
+def test_an_auditor_without_the_database_verifies_an_export(house: Path, tmp_path: Path) -> None:
+    export = house / "auditor" / "log.jsonl"
+    done = verify(house, export, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout) | {"head": ""} == json.loads(done.stdout) | {
+        "ok": True, "count": 21, "anchored": 19, "first_bad": None, "head": "",
+    }  # fmt: skip
+    lines = export.read_bytes().splitlines(keepends=True)
+    changed = tmp_path / "changed.jsonl"
+    changed.write_bytes(b"".join([*lines[:16], lines[16].replace(b"system", b"sYstem"), *lines[17:]]))
+    done = verify(house, changed)
+    assert (done.returncode, done.stdout.splitlines()[0].split(":")[0]) == (1, "record 17")
+    changed.write_bytes(b"".join(lines[:12]))
+    done = verify(house, changed, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout.splitlines()[0])["first_bad"] == 13
+
+
+def test_what_cannot_be_verified_does_not_verify(house: Path, tmp_path: Path) -> None:
+    export = house / "auditor" / "log.jsonl"
+    assert gatehouse(house, "audit", "verify", "--export", export).returncode == 2
+    stranger = verify(house, export, "--public-key", str(export))
+    assert (stranger.returncode, stranger.stdout) == (2, ""), "that is no key"
+    empty = tmp_path / "empty.jsonl"
+    empty.write_bytes(b"")
+    done = verify(house, empty)
+    assert (done.returncode, done.stdout.split(":")[0]) == (1, "record 1")
+
+
+def test_proofs_go_from_hand_to_hand(house: Path, tmp_path: Path) -> None:
+    given, proof = house / "auditor", tmp_path / "proof.json"
+    made = gatehouse(house, "audit", "prove", "7")
+    assert made.returncode == 0, made.stderr
+    proof.write_text(made.stdout)
+    key = ("--public-key", given / "key.pub")
+    done = gatehouse(tmp_path, "audit", "verify", "--proof", proof, *key)
+    assert (done.returncode, done.stdout.startswith("proved: record 7 is in the log of 19")) == (0, True)
+    proof.write_text(made.stdout.replace("read_file", "read_fils"))
+    assert gatehouse(tmp_path, "audit", "verify", "--proof", proof, *key).returncode == 1
+    assert gatehouse(house, "audit", "prove", "20").returncode == 1, "nobody signed for it"
+    assert gatehouse(house, "audit", "verify").returncode == 0

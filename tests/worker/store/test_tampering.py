@@ -1,0 +1,258 @@
+"""Ten thousand ways to change an exported log, each found without the database, and the right record named."""
+
+import io
+import itertools
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker.store.facts import calls, closing, fact, loose
+from tools.contract import canonical_json
+from worker.store import anchor, chain, offline
+from worker.store.anchor import Vouched
+from worker.store.audit import AuditLog
+from worker.store.checkpoints import Publisher, load_or_create, public_path
+from worker.store.database import Database
+from worker.store.lines import parse
+from worker.store.note import parse_keys
+from worker.store.offline import check_lines, verify_export
+
+MUTATIONS = 10_000
+KEYS = ("chain_hash", "leaf_hash", "seq")
+
+
+@dataclass
+class Exported:
+    """A log as an auditor holds it."""
+
+    lines: list[bytes]
+    vouched: Vouched
+    export: Path
+    key: Path
+    anchor: Path
+
+
+@pytest.fixture(scope="module")
+async def exported(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A real log of five runs, with three checkpoints, exported."""
+    folder = tmp_path_factory.mktemp("exported")
+    path = folder / "gatehouse.db"
+    shutil.copy(sqlite_template, path)
+    db = Database(f"sqlite:///{path}")
+    audit = AuditLog(db)
+    publisher = Publisher(db, folder / "keys", folder / "anchor" / "audit.jsonl")
+    for n in range(5):
+        run = f"run_{n}"
+        await audit.append(*calls(run, 3))
+        await audit.append(fact(run, 1, words='ünï "quoted" ,"chain_hash":" \\'), loose())
+        await audit.append(closing(run, 8))
+        if n % 2 == 0:
+            publisher.publish()
+    export = folder / "log.jsonl"
+    export.write_bytes(b"".join([line async for line in audit.export()]))
+    await db.close()
+    key = load_or_create(folder / "keys")
+    held = anchor.read(folder / "anchor" / "audit.jsonl", parse_keys(key.public.line()))
+    lines = export.read_bytes().splitlines()
+    assert held.size == len(lines) == 45
+    return Exported(lines, held, export, public_path(folder / "keys", key), folder / "anchor" / "audit.jsonl")
+
+
+Changed = tuple[list[bytes], int]
+"""The lines, and the number of the record that must be named."""
+
+
+def flip(lines: list[bytes], dice: random.Random) -> Changed:
+    """One bit anywhere, line breaks included."""
+    data = bytearray(b"".join(line + b"\n" for line in lines))
+    at = dice.randrange(len(data))
+    data[at] ^= 1 << dice.randrange(8)
+    number = sum(1 for _ in itertools.takewhile(lambda end: end <= at, _ends(lines))) + 1
+    return list(offline.split(io.BytesIO(data))), number
+
+
+def _ends(lines: list[bytes]) -> list[int]:
+    return list(itertools.accumulate(len(line) + 1 for line in lines))
+
+
+def edit(lines: list[bytes], dice: random.Random) -> Changed:
+    """Another value in one field, the hashes left as they were."""
+    at = dice.randrange(len(lines))
+    record: dict[str, Any] = json.loads(lines[at])
+    field = dice.choice(sorted(record))
+    record[field] = _other(field, record[field], dice)
+    return [*lines[:at], canonical_json(record), *lines[at + 1 :]], at + 1
+
+
+def _other(field: str, value: Any, dice: random.Random) -> Any:
+    if field == "body":
+        key = dice.choice(sorted(value)) if value else "new"
+        return {**value, key: [value.get(key), "and more"]} if dice.random() < 0.7 else {**value, f"{key}_": 1}
+    if isinstance(value, int):
+        return dice.choice([n for n in range(1, 60) if n != value])
+    if field in ("leaf_hash", "chain_hash"):
+        return bytes(dice.randrange(256) for _ in range(32)).hex()
+    return dice.choice(["", f"{value}x", "system:nobody", None, 7, "run_0", "default2"])
+
+
+def delete(lines: list[bytes], dice: random.Random) -> Changed:
+    at, many = dice.randrange(len(lines)), dice.randint(1, 4)
+    return [*lines[:at], *lines[at + many :]], at + 1
+
+
+def cut(lines: list[bytes], dice: random.Random) -> Changed:
+    at = dice.randrange(len(lines))
+    rest = [lines[at][: dice.randrange(1, len(lines[at]))] + b" (cut off)"] if dice.random() < 0.5 else []
+    return [*lines[:at], *rest], at + 1
+
+
+def reorder(lines: list[bytes], dice: random.Random) -> Changed:
+    first, second = sorted(dice.sample(range(len(lines)), 2))
+    changed = [*lines]
+    if dice.random() < 0.5:
+        changed[first], changed[second] = changed[second], changed[first]
+    elif dice.random() < 0.5:
+        changed.insert(second, changed.pop(first))
+    else:
+        changed.insert(first, changed.pop(second))
+    return changed, first + 1
+
+
+def repeat(lines: list[bytes], dice: random.Random) -> Changed:
+    at = dice.randrange(len(lines))
+    where = dice.randrange(at + 1, len(lines) + 1)
+    return [*lines[:where], lines[at], *lines[where:]], at + 1
+
+
+def overwrite(lines: list[bytes], dice: random.Random) -> Changed:
+    """A copy of one record in the place of another."""
+    source, at = dice.sample(range(len(lines)), 2)
+    return [*lines[:at], lines[source], *lines[at + 1 :]], at + 1
+
+
+def insert(lines: list[bytes], dice: random.Random) -> Changed:
+    """A record that never was, with right hashes and the number of its place; the rest stays."""
+    at = dice.randrange(len(lines))
+    return [*lines[:at], _linked(_forged(lines, at, dice), at + 1, _chain_before(lines, at)), *lines[at:]], at + 1
+
+
+def forge(lines: list[bytes], dice: random.Random) -> Changed:
+    """Records changed, dropped, put in, copied or swapped, and every hash and number after them computed anew."""
+    at = dice.randrange(len(lines) - 1)
+    how = dice.randrange(5)
+    if how == 0:
+        body = [_forged(lines, at, dice), *lines[at + 1 :]]
+    elif how == 1:
+        body = lines[at + 1 :]
+    elif how == 2:
+        body = [_forged(lines, at, dice), *lines[at:]]
+    elif how == 3:
+        body = [lines[dice.choice([n for n in range(len(lines)) if n != at])], *lines[at:]]
+    else:
+        body = [lines[at + 1], lines[at], *lines[at + 2 :]]
+    if dice.random() < 0.3:
+        body = body[: dice.randint(1, len(body))]
+    return [*lines[:at], *_rechained(body, at, _chain_before(lines, at))], at + 1
+
+
+def drop_outcome(lines: list[bytes], dice: random.Random) -> Changed:
+    """A call's outcome taken out, the run's count and numbers and all hashes made to fit."""
+    at = dice.choice([n for n, line in enumerate(lines) if b'"type":"call.outcome"' in line])
+    run = json.loads(lines[at])["run_id"]
+    rest: list[bytes] = []
+    for line in lines[at + 1 :]:
+        record = json.loads(line)
+        if record["run_id"] == run:
+            record["run_seq"] -= 1
+            if record["type"] == "run.closed":
+                record["body"]["records"] -= 1
+        rest.append(canonical_json(record))
+    return [*lines[:at], *_rechained(rest, at, _chain_before(lines, at))], at + 1
+
+
+def _chain_before(lines: list[bytes], at: int) -> bytes:
+    return parse(lines[at - 1]).chain if at else chain.GENESIS
+
+
+def _forged(lines: list[bytes], at: int, dice: random.Random) -> bytes:
+    record: dict[str, Any] = json.loads(lines[at])
+    record["body"] = {**record["body"], "forged": dice.randrange(1 << 40)}
+    return canonical_json(record)
+
+
+def _linked(line: bytes, seq: int, before: bytes) -> bytes:
+    record: dict[str, Any] = json.loads(line)
+    envelope = canonical_json({key: value for key, value in record.items() if key not in KEYS})
+    leaf = chain.sha256(b"\x00" + envelope).digest()
+    record |= {"seq": seq, "leaf_hash": leaf.hex(), "chain_hash": chain.chain_hash(before, seq, leaf).hex()}
+    return canonical_json(record)
+
+
+def _rechained(lines: list[bytes], start: int, before: bytes) -> list[bytes]:
+    done: list[bytes] = []
+    for seq, line in enumerate(lines, start + 1):
+        done.append(_linked(line, seq, before))
+        before = parse(done[-1]).chain
+    return done
+
+
+WAYS: list[Callable[[list[bytes], random.Random], Changed]] = [
+    flip, flip, edit, edit, delete, cut, reorder, repeat, overwrite, insert, forge, forge, drop_outcome,
+]  # fmt: skip
+
+
+async def test_every_change_is_found_and_the_right_record_named(exported: Exported) -> None:
+    assert check_lines(iter(exported.lines), exported.vouched).ok
+    dice = random.Random(20261122)
+    tried = 0
+    while tried < MUTATIONS:
+        way = dice.choice(WAYS)
+        lines, expected = way(exported.lines, dice)
+        if lines == exported.lines:
+            continue
+        tried += 1
+        found = check_lines(iter(lines), exported.vouched)
+        assert not found.ok, f"{way.__name__} {expected}"
+        assert found.first_bad == expected, f"{way.__name__}: {found.problem}"
+
+
+async def test_the_same_from_files(exported: Exported, tmp_path: Path) -> None:
+    keys = parse_keys(exported.key.read_text())
+    assert verify_export(exported.export, keys, exported.anchor).ok
+    dice = random.Random(7)
+    for way in WAYS:
+        lines, expected = way(exported.lines, dice)
+        changed = tmp_path / "changed.jsonl"
+        changed.write_bytes(b"".join(line + b"\n" for line in lines))
+        assert verify_export(changed, keys, exported.anchor).first_bad == expected, way.__name__
+
+
+async def test_beyond_the_last_checkpoint_the_chain_and_what_runs_must_hold_remain(exported: Exported) -> None:
+    lines = exported.lines
+    first = Vouched(exported.vouched.leaves[: 9 * 32], exported.vouched.checkpoints[:1])
+    assert check_lines(iter(lines), first).ok
+    assert check_lines(iter(lines[:20]), first).ok, "a tail that nobody signed for cannot be missed"
+    dice = random.Random(3)
+    at = 11
+    found = check_lines(iter([*lines[:at], _forged(lines, at, dice), *lines[at + 1 :]]), first)
+    assert found.first_bad == at + 1
+    outcome = next(n for n, line in enumerate(lines) if n > 9 and b'"type":"call.outcome"' in line)
+    rest: list[bytes] = []
+    for line in lines[outcome + 1 :]:
+        record = json.loads(line)
+        if record["run_id"] == "run_1":
+            record["run_seq"] -= 1
+            if record["type"] == "run.closed":
+                record["body"]["records"] -= 1
+        rest.append(canonical_json(record))
+    found = check_lines(iter([*lines[:outcome], *_rechained(rest, outcome, _chain_before(lines, outcome))]), first)
+    assert found.problem is not None
+    assert "no outcome" in found.problem
+    intent = json.loads(lines[outcome])["event_id"].replace("/outcome", "/intent")
+    assert found.first_bad == next(n for n, line in enumerate(lines, 1) if intent.encode() in line)

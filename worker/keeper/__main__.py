@@ -1,0 +1,116 @@
+"""The keeper process: `python -m worker.keeper`. Composition root of the background duties.
+
+Holds the store and the connection to Temporal; no provider keys, no Docker. SIGTERM and SIGINT end it; a kill loses
+nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+from temporalio.client import Client
+
+from worker import telemetry, temporal
+from worker.keeper.stopping import Stopping
+from worker.sandbox.process import this_process
+from worker.settings import Settings
+from worker.store.audit import AuditLog
+from worker.store.database import Database, StoreUnavailable
+from worker.store.leases import Lease
+from worker.store.stops import Stops
+from worker.store.switches import Switches
+
+STOPPING_S = 0.5
+"""How often switches are looked at: most of the time between a switch and the last run standing still."""
+MAX_WAIT_S = 10.0
+
+log = structlog.stdlib.get_logger("gatehouse.keeper")
+
+
+class Connection:
+    """To Temporal, made when a duty needs it and kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Client | None = None
+        self._making = asyncio.Lock()
+
+    async def client(self) -> Client:
+        """Raises TemporalUnavailable."""
+        async with self._making:
+            if self._client is None:
+                self._client = await temporal.connect(self._settings)
+            return self._client
+
+
+async def duty(name: str, lease: Lease, look: Callable[[], Awaitable[None]], period_s: float) -> None:
+    """Look again and again while the lease is ours, until cancelled. What is away is waited for, longer each time."""
+    wait_s = period_s
+    while True:
+        try:
+            if await lease.take():
+                await look()
+            wait_s = period_s
+        except (StoreUnavailable, temporal.TemporalUnavailable) as fault:
+            log.warning("a duty waits", duty=name, reason=str(fault), wait_s=wait_s)
+            wait_s = min(wait_s * 2, MAX_WAIT_S)
+        except Exception:
+            # One thing that cannot be done must not keep the rest from being done.
+            log.exception("a duty failed", duty=name)
+            wait_s = min(wait_s * 2, MAX_WAIT_S)
+        await asyncio.sleep(wait_s)
+
+
+async def serve(settings: Settings) -> None:
+    """Do every duty until a signal comes. Raises what makes it impossible to start."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    db, me = Database(settings.sql_url), this_process()
+    tasks: list[asyncio.Task[None]] = []
+    leases: list[Lease] = []
+    try:
+        await db.migrate()
+        audit, connection = AuditLog(db), Connection(settings)
+        stopping = Stopping(Switches(db, audit), Stops(db), audit, connection.client)
+        for name, look, period_s in (("stopping", stopping.look, STOPPING_S),):
+            lease = Lease(db, name, me)
+            leases.append(lease)
+            tasks.append(asyncio.create_task(duty(name, lease, look, period_s)))
+        log.info("keeping", duties=len(tasks))
+        await stop.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for lease in leases:
+            with contextlib.suppress(StoreUnavailable):
+                await lease.give_back()
+        await db.close()
+    log.info("stopped")
+
+
+def main() -> None:
+    """Exit status 0 after a signal, 1 when it could not start."""
+    settings = Settings()
+    telemetry.configure(settings.log_level, process="keeper", redacts=temporal.redactor(settings))
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    status = 0
+    try:
+        asyncio.run(serve(settings))
+    except Exception:
+        log.exception("cannot go on")
+        status = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    # Not sys.exit: the Temporal SDK's runtime can abort the process (SIGABRT) while the interpreter winds down.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What must hold of a log, whether it comes from the database or from an export, and which record breaks it. Pure.
+
+`LogCheck` takes the records in order and raises BadRecord for the first that is not what it must be:
+
+- its hash is that of its content, and the one that a signed checkpoint vouches for
+- its number is the next one, its chain value follows from the one before, no fact is recorded twice
+- the records of a run are numbered densely; nothing but late attempts follows `run.closed`, which counts them all
+- in a closed run each `call.intent` has its `call.outcome`
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from worker.store import chain, times
+from worker.store.anchor import Vouched
+from worker.store.events import LATE_TYPES
+from worker.store.lines import Entry
+from worker.store.merkle import HASH_BYTES
+
+SILENCE = timedelta(minutes=2)
+"""A log that is kept by a running system has a record each minute (`log.heartbeat`)."""
+
+
+class BadRecord(Exception):  # noqa: N818  (says what is the case)
+    """A record that is not what it must be: its sequence number, and what is wrong."""
+
+    def __init__(self, seq: int, problem: str) -> None:
+        super().__init__(f"record {seq}: {problem}")
+        self.seq = seq
+        self.problem = problem
+
+
+class Misplaced(BadRecord):
+    """A record whose number is not the next one."""
+
+    def __init__(self, expected: int, entry: Entry) -> None:
+        if entry.seq < 1:
+            super().__init__(entry.seq, "a record has a number before the first")
+        elif entry.seq < expected:
+            super().__init__(expected, f"record {entry.seq} stands in its place")
+        else:
+            super().__init__(expected, _missing(expected, entry.seq - 1))
+        self.expected = expected
+        self.entry = entry
+
+
+@dataclass
+class Clock:
+    """What the times of a log look like. Times are recorded as the clock had them; the order is that of the numbers."""
+
+    back: int = 0
+    """How often a record is earlier than the one before it."""
+    back_at: int | None = None
+    silences: int = 0
+    """How often nothing at all was recorded for longer than SILENCE."""
+    longest: timedelta = timedelta(0)
+    longest_after: int | None = None
+    last: str = ""
+    _minute: str = field(default="", repr=False)
+
+    def see(self, seq: int, ts: str) -> None:
+        """The next record's time, which is of another minute than the last one's, or earlier."""
+        try:
+            gap = times.from_text(ts) - times.from_text(self.last) if self.last else timedelta(0)
+        except (ValueError, TypeError) as error:
+            raise BadRecord(seq, f"its time cannot be read: {error}") from error
+        if gap < timedelta(0):
+            self.back += 1
+            self.back_at = self.back_at or seq
+        elif gap > SILENCE:
+            self.silences += 1
+            if gap > self.longest:
+                self.longest, self.longest_after = gap, seq - 1
+
+
+class _Run:
+    """What is known of one run so far."""
+
+    __slots__ = ("closed", "last", "open")
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.closed = False
+        self.open: dict[Any, int] = {}
+        """Calls without outcome: event id without its last part -> sequence of the intent."""
+
+
+class LogCheck:
+    """A check that is under way. Memory: some bytes a record, for finding what is there twice."""
+
+    def __init__(self, anchored: bytes = b"") -> None:
+        """`anchored`: leaf hashes, end to end from record 1, that signed checkpoints vouch for."""
+        self.count = 0
+        self.value = chain.GENESIS
+        self.leaves = bytearray()
+        """Leaf hashes of the records so far, end to end."""
+        self.clock = Clock()
+        self._anchored = anchored
+        self._ids: set[int] = set()
+        self._runs: dict[Any, _Run] = {}
+
+    def take(self, entries: Iterable[Entry]) -> None:
+        """The next records. Raises BadRecord; the check is over then."""
+        sha256, ids, leaves, anchored, clock = chain.sha256, self._ids, self.leaves, self._anchored, self.clock
+        limit, count, value, last = len(anchored), self.count, self.value, clock.last
+        try:
+            for entry in entries:
+                seq, envelope, claimed, chained, event_id, run_id, _, ts, _ = entry
+                if seq != count + 1:
+                    raise Misplaced(count + 1, entry)
+                leaf = sha256(b"\x00" + envelope).digest()
+                at = count * HASH_BYTES
+                if leaf != claimed or (at < limit and leaf != anchored[at : at + HASH_BYTES]):
+                    raise _changed(seq, hashed=leaf != claimed)
+                following = sha256(value + seq.to_bytes(8, "big") + leaf).digest()
+                if following != chained:
+                    raise _unlinked(seq, vouched=at < limit)
+                number = hash(event_id)
+                if number in ids:
+                    raise BadRecord(seq, "the fact it records was recorded before")
+                ids.add(number)
+                if run_id is not None:
+                    self._in_run(entry)
+                text = ts if isinstance(ts, str) else ts.decode()
+                if text[:16] != last[:16] or text < last:
+                    clock.see(seq, text)
+                last = clock.last = text
+                leaves += leaf
+                value, count = following, seq
+        finally:
+            self.count, self.value = count, value
+
+    def finish(self) -> None:
+        """There are no more records. Raises BadRecord when a checkpoint vouches for more than there are."""
+        vouched = len(self._anchored) // HASH_BYTES
+        if self.count < vouched:
+            raise BadRecord(self.count + 1, _missing(self.count + 1, vouched, "from the end of the log"))
+
+    def _in_run(self, entry: Entry) -> None:
+        seq, run_id, run_seq, type_ = entry.seq, entry.run_id, entry.run_seq, entry.type
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = _Run()
+        if run_seq is None or run_seq != run.last + 1:
+            raise BadRecord(seq, f"the records of its run are not numbered densely: {run_seq} follows {run.last}")
+        run.last = run_seq
+        if run.closed and type_ not in LATE_TYPES:
+            raise BadRecord(seq, f"{type_} is recorded after its run was closed")
+        if type_ == "call.intent":
+            run.open[entry.event_id[:-7]] = seq
+        elif type_ == "call.outcome":
+            run.open.pop(entry.event_id[:-8], None)
+        elif type_ == "run.closed":
+            self._close(run, entry)
+
+    def _close(self, run: _Run, entry: Entry) -> None:
+        try:
+            records = json.loads(entry.envelope)["body"].get("records")
+        except (ValueError, AttributeError) as error:
+            raise BadRecord(entry.seq, f"the record cannot be read: {error}") from error
+        if records != entry.run_seq:
+            raise BadRecord(entry.seq, f"run.closed counts {records} records, it is number {entry.run_seq}")
+        if run.open:
+            raise BadRecord(min(run.open.values()), "its run is closed, and the call has no outcome")
+        run.closed = True
+
+
+def _missing(first: int, last: int, where: str = "") -> str:
+    return f"records {first} to {last} are missing {where}".rstrip()
+
+
+def _changed(seq: int, *, hashed: bool) -> BadRecord:
+    if hashed:
+        return BadRecord(seq, "it was changed: its content does not match its hash")
+    return BadRecord(seq, "it is not the record that was signed for: content and hash were replaced")
+
+
+def _unlinked(seq: int, *, vouched: bool) -> BadRecord:
+    if vouched:
+        return BadRecord(seq, "its chain value was changed: it does not follow from the record before")
+    return BadRecord(seq, f"it does not follow from record {seq - 1}: one of the two was rewritten")
+
+
+NOTHING = Vouched()
+"""No anchor at hand."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of the log found. `first_bad` is the sequence number the trouble begins at."""
+
+    ok: bool
+    count: int
+    """Records that verified."""
+    first_bad: int | None
+    problem: str | None
+    head: str
+    """Hex chain value of the last record that verified: keep it elsewhere, and a later rewrite shows."""
+    anchored: int = 0
+    """Up to which record signed checkpoints vouch for the log. What follows is vouched for by the chain alone."""
+    clock: Clock = field(default_factory=Clock)
+
+
+def outcome(check: LogCheck, vouched: Vouched, bad: BadRecord | None = None) -> Verification:
+    """What a check came to."""
+    return Verification(
+        ok=bad is None, count=check.count, first_bad=None if bad is None else bad.seq,
+        problem=None if bad is None else bad.problem, head=check.value.hex(), anchored=vouched.size,
+        clock=check.clock,
+    )  # fmt: skip
