@@ -12,7 +12,7 @@ export LOG NAME
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-setup: ## Set up everything needed to run: .venv, Docker engine, sandbox image (does nothing when done)
+setup: ## Set up everything needed to run: .venv, console, Docker engine, sandbox image (does nothing when done)
 	@$(SETUP)
 
 setup-dev:

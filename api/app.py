@@ -19,19 +19,24 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from typing_extensions import override
 
 from api import docs, errors
+from api.console.app import PATH as CONSOLE
+from api.console.app import create_console
 from api.errors import Problem
+from api.headers import SecurityHeaders
 from api.limits import JSON_BODY_BYTES, POLICY_BODY_BYTES, RequestLimits
 from api.links import API
 from api.logs import RequestLog
+from api.oidc import OidcUnreachable
 from api.routes import (
     approvals,
     artifacts,
     audit,
     automations,
+    deliveries,
     events,
     files,
     health,
@@ -49,7 +54,9 @@ from policies.source import SourceError
 from tools.errors import ToolError
 from worker import telemetry, temporal
 from worker.settings import Settings
+from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
+from worker.store.keeping import Keeper
 from worker.store.keyfiles import KeyFileUnsafe
 
 log = structlog.get_logger(__name__)
@@ -61,7 +68,7 @@ SHUTDOWN_S = 10
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, standing.router,
     automations.router, tools.router, audit.router, policy.router, policy_changes.router, switches.router,
-    keys.router, me.router, health.router,
+    deliveries.router, keys.router, me.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -73,6 +80,7 @@ TAGS = [
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
     {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
+    {"name": "deliveries", "description": "Who was told what, and what did not get there."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},
@@ -110,10 +118,12 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     _serve_docs(app)
+    _serve_console(app, settings)
     return app
 
 
@@ -171,6 +181,14 @@ def _serve_docs(app: FastAPI) -> None:
         return HTMLResponse(docs.page(openapi(app)), headers={"Content-Security-Policy": policy})
 
 
+def _serve_console(app: FastAPI, settings: Settings) -> None:
+    @app.get(CONSOLE, include_in_schema=False)
+    async def console_home() -> Response:
+        return RedirectResponse(f"{CONSOLE}/", 307)
+
+    app.mount(CONSOLE, create_console(settings, app.state))
+
+
 class Server(uvicorn.Server):
     """Ends open event streams before uvicorn waits for connections to close, which it would do in vain."""
 
@@ -201,7 +219,13 @@ async def serve(settings: Settings) -> None:
     """Open every part, then listen until a signal comes. Raises what keeps a part from opening."""
     async with open_services(settings) as opened:
         log.info("api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12])
-        await Server(settings, create_app(settings, opened)).serve()
+        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor))
+        keeping = asyncio.create_task(keeper.run())
+        try:
+            await Server(settings, create_app(settings, opened)).serve()
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 def main() -> int:
@@ -226,7 +250,16 @@ def _drained(number: int, _frame: FrameType | None) -> None:
     log.info("api.stopped", signal=signal.Signals(number).name)
 
 
-_CANNOT_OPEN = (StoreUnavailable, SourceError, ToolError, KeyFileUnsafe, OSError, ValueError, RuntimeError)
+_CANNOT_OPEN = (
+    StoreUnavailable,
+    OidcUnreachable,
+    SourceError,
+    ToolError,
+    KeyFileUnsafe,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
 
 
 if __name__ == "__main__":

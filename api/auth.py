@@ -16,6 +16,7 @@ from api.services import Services, ServicesDep
 from policies.decision import Principal
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
+from worker.store.keys import ApiKey, covers
 
 ROLES = ("viewer", "operator", "approver", "auditor", "admin")
 
@@ -32,53 +33,82 @@ _bearer = HTTPBearer(
 )
 
 
-async def authenticated(
+async def presented(
     request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Principal:
-    """The key's principal. Raises Refused 401 with `WWW-Authenticate`."""
+) -> ApiKey:
+    """The valid key the request brings. Raises Refused 401 with `WWW-Authenticate`, 429 with `Retry-After`."""
     if credentials is None:
         raise _unauthenticated("no API key was sent", "")
-    principal = await services.keys.verify(credentials.credentials)
-    if principal is None:
-        await _record_bad_key(services, request)
+    key = await services.keys.verify(credentials.credentials)
+    if key is None:
+        # Valid keys from the same address go on: others may sit behind it.
+        services.rates.count(address=request.client.host if request.client else "unknown")
+        await record_bad_key(services, request)
         raise _unauthenticated("the API key is unknown, expired or revoked", 'error="invalid_token"')
-    request.state.principal = principal.id  # for the log
-    return principal
+    request.state.principal = key.principal.id  # for the log
+    services.rates.count(key=key.id, tenant=key.principal.tenant)
+    return key
+
+
+Presented = Annotated[ApiKey, Depends(presented)]
+
+
+async def authenticated(key: Presented) -> Principal:
+    """Whom the key stands for."""
+    return key.principal
 
 
 Authenticated = Annotated[Principal, Depends(authenticated)]
 
 
 def allowed(resource: str, action: str) -> Callable[..., Awaitable[Principal]]:
-    """Dependency: the principal, if the engine lets it do `action` on `resource`; else Refused 403, recorded."""
+    """Dependency: the principal, if the engine lets it do `action` on `resource` and the key's scopes cover it; else
+    Refused 403, recorded."""
 
-    async def check(request: Request, services: ServicesDep, principal: Authenticated) -> Principal:
-        if services.engine.may(principal, resource, action):
-            return principal
-        needed = roles_for(services, resource, action)
-        await services.audit.append(
-            AuditEvent(
-                event_id=f"access/{new_id('deny')}",
-                type="access.denied",
-                tenant=principal.tenant,
-                run_id=None,
-                actor=principal.id,
-                body={
-                    "resource": resource, "action": action, "method": request.method, "path": request.url.path,
-                    "roles": list(principal.roles), "reason": "role",
-                },
-            )
-        )  # fmt: skip
+    async def check(request: Request, services: ServicesDep, key: Presented) -> Principal:
+        await require(services, key.principal, resource, action, request, scopes=key.scopes)
+        return key.principal
+
+    return check
+
+
+async def require(
+    services: Services, principal: Principal, resource: str, action: str, request: Request, *, scopes: tuple[str, ...]
+) -> None:
+    """Return if the engine lets the principal do `action` on `resource` and its key's scopes cover it; else Refused
+    403, recorded."""
+    covered = covers(scopes, resource, action)
+    if covered and services.engine.may(principal, resource, action):
+        return
+    await services.audit.append(
+        AuditEvent(
+            event_id=f"access/{new_id('deny')}",
+            type="access.denied",
+            tenant=principal.tenant,
+            run_id=None,
+            actor=principal.id,
+            body={
+                "resource": resource, "action": action, "method": request.method, "path": request.url.path,
+                "roles": list(principal.roles), "reason": "role" if covered else "scope",
+            },
+        )
+    )  # fmt: skip
+    if not covered:
         raise Refused(
             403,
             "forbidden",
-            f"`{principal.id}` may not {action} {resource}; it needs the role {' or '.join(needed) or '(none has it)'}",
-            remedy="ask an administrator for a key with that role",
+            f"the scopes of this key ({', '.join(scopes)}) do not cover {resource}:{action}",
+            remedy="use another key of yours, or ask for one with that scope",
         )
-
-    return check
+    needed = roles_for(services, resource, action)
+    raise Refused(
+        403,
+        "forbidden",
+        f"`{principal.id}` may not {action} {resource}; it needs the role {' or '.join(needed) or '(none has it)'}",
+        remedy="ask an administrator for a key with that role",
+    )
 
 
 def roles_for(services: Services, resource: str, action: str) -> list[str]:
@@ -110,7 +140,8 @@ def _unauthenticated(detail: str, error: str) -> Refused:
     )
 
 
-async def _record_bad_key(services: Services, request: Request) -> None:
+async def record_bad_key(services: Services, request: Request) -> None:
+    """Put it on record that somebody came with a key nobody owns; capped."""
     client = request.client.host if request.client else "unknown"
     log.warning("access.bad_key", path=request.url.path, client=client)
     # Whoever has no key could otherwise grow the log without end.
@@ -151,6 +182,8 @@ PolicyApplier = Annotated[Principal, Depends(allowed("policy", "apply"))]
 SwitchesReader = Annotated[Principal, Depends(allowed("switches", "read"))]
 SwitchesSetter = Annotated[Principal, Depends(allowed("switches", "set"))]
 SwitchesReleaser = Annotated[Principal, Depends(allowed("switches", "release"))]
+DeliveriesReader = Annotated[Principal, Depends(allowed("deliveries", "read"))]
+DeliveriesRetrier = Annotated[Principal, Depends(allowed("deliveries", "retry"))]
 KeysReader = Annotated[Principal, Depends(allowed("keys", "read"))]
 KeysCreator = Annotated[Principal, Depends(allowed("keys", "create"))]
 KeysRevoker = Annotated[Principal, Depends(allowed("keys", "revoke"))]

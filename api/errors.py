@@ -107,6 +107,7 @@ _ALWAYS = {
     403: "The key's roles do not allow this; `detail` names the role that does.",
     413: "The body is larger than this route takes.",
     422: "A field is wrong; `errors` names each and the remedy.",
+    429: "This key, tenant or address sent too many requests; `Retry-After` says when to go on.",
     500: "A fault of ours, recorded in the log under the answer's `X-Request-Id`.",
     503: "A part this needs (store or Temporal) does not answer; `detail` says which.",
 }
@@ -119,8 +120,8 @@ _SOMETIMES = {
 
 
 def problems(*statuses: int, public: bool = False) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` of a route: what every route may answer, plus `statuses`. `public` leaves out 401 and 403."""
-    texts = {s: t for s, t in _ALWAYS.items() if not (public and s in (401, 403))}
+    """OpenAPI `responses` of a route: what every route may answer, plus `statuses`. `public`: not 401, 403 and 429."""
+    texts = {s: t for s, t in _ALWAYS.items() if not (public and s in (401, 403, 429))}
     texts |= {s: _SOMETIMES[s] for s in statuses}
     return {
         status: {

@@ -7,8 +7,11 @@ is away.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import (
     Client,
     RPCTimeoutOrCancelledError,
@@ -28,7 +31,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from worker import temporal
 from worker.settings import Settings
 from workflows.contracts import (
+    QUEUE_MODELS,
     QUEUE_RUNS,
+    QUEUE_SANDBOX,
     SA_AUTOMATION,
     SA_PHASE,
     SA_TENANT,
@@ -47,6 +52,14 @@ CONNECT_S = 3.0
 START_S = 5.0
 ANSWER_S = 15.0
 """How long an answer may wait for a worker to take it."""
+
+POLLED_WITHIN = timedelta(seconds=90)
+"""A worker asks again after a minute at the latest; who did not is gone."""
+_QUEUES = {
+    QUEUE_RUNS: TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    QUEUE_MODELS: TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+    QUEUE_SANDBOX: TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+}
 
 _AUTOMATION = SearchAttributeKey.for_keyword(SA_AUTOMATION)
 _TENANT = SearchAttributeKey.for_keyword(SA_TENANT)
@@ -109,12 +122,28 @@ class Gateway:
             if not await client.service_client.check_health(timeout=timedelta(seconds=2)):
                 raise Unreachable(f"the server at {self._settings.temporal_address} reports that it is not serving")
 
+    async def deserted(self) -> list[str]:
+        """The queues that no worker has asked for work lately. Raises Unreachable."""
+        client = await self.client()
+        async with _faults(self._settings):
+            found = await asyncio.gather(*(self._polled(client, queue, kind) for queue, kind in _QUEUES.items()))
+        return [queue for queue, polled in zip(_QUEUES, found, strict=True) if not polled]
+
+    async def _polled(self, client: Client, queue: str, kind: TaskQueueType.ValueType) -> bool:
+        asked = DescribeTaskQueueRequest(
+            namespace=self._settings.temporal_namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+        )
+        found = await client.workflow_service.describe_task_queue(asked, timeout=timedelta(seconds=2))
+        since = datetime.now(UTC) - POLLED_WITHIN
+        return any(poller.last_access_time.ToDatetime(UTC) > since for poller in found.pollers)
+
     async def start(self, request: RunRequest, details: str) -> None:
         """Start the run's workflow under its id. Starting it again does nothing. Raises Unreachable.
 
         `details`: markdown shown in the Temporal UI. Search attributes are not encrypted, so they hold names only.
         """
         client = await self.client()
+        temporal.belongs(client, request.run_id, request.principal.tenant)
         definition = request.automation.definition
         async with _faults(self._settings, sent=True):
             try:
@@ -159,16 +188,15 @@ class Gateway:
 
         Raises AnswerRejected, NotRunning, NoWorker (within ANSWER_S), Unreachable.
         """
-        return await self._update(answer.run_id, UPDATE_ANSWER, answer, update_id)
+        return await self._update(answer, UPDATE_ANSWER, update_id)
 
     async def act(self, action: ApprovalAction, update_id: str) -> AnswerAccepted:
         """Hand something else that was said to the run; as `answer`."""
-        return await self._update(action.run_id, UPDATE_ACT, action, update_id)
+        return await self._update(action, UPDATE_ACT, update_id)
 
-    async def _update(
-        self, run_id: str, name: str, said: ApprovalAnswer | ApprovalAction, update_id: str
-    ) -> AnswerAccepted:
-        handle = await self._handle(run_id)
+    async def _update(self, said: ApprovalAnswer | ApprovalAction, name: str, update_id: str) -> AnswerAccepted:
+        handle = await self._handle(said.run_id)
+        temporal.belongs(await self.client(), said.run_id, said.principal.tenant)
         try:
             async with _faults(self._settings, sent=True, within_s=ANSWER_S + 1), asyncio.timeout(ANSWER_S):
                 return await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (an untyped overload)

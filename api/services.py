@@ -4,16 +4,20 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from api.gateway import Gateway
 from api.limits import Throttle
+from api.oidc import Provider
+from api.rates import Rates
 from api.tail import Tail
 from tools.catalog import BUILT_IN, load_tools
 from worker.artifacts import open_blobs
 from worker.automations import Catalog
+from worker.encryption import open_keyring
 from worker.policy import LivePolicy
 from worker.settings import Settings
 from worker.store.approvals import Approvals
@@ -23,12 +27,16 @@ from worker.store.database import Database
 from worker.store.files import Files
 from worker.store.idempotency import Idempotency
 from worker.store.keys import ApiKeys
+from worker.store.outbox import Outbox
 from worker.store.policies import Policies
+from worker.store.queue import Queue
 from worker.store.runs import Runs
+from worker.store.sessions import Sessions
 from worker.store.signing import CurrentKey, PublicKeys
 from worker.store.standing import Standing
 from worker.store.stops import Stops
 from worker.store.switches import Switches
+from worker.store.verification import Follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,11 @@ class Services:
     runs: Runs
     switches: Switches
     stops: Stops
+    outbox: Outbox
     approvals: Approvals
+    queue: Queue
     keys: ApiKeys
+    sessions: Sessions
     files: Files
     blobs: Blobs
     idempotency: Idempotency
@@ -56,16 +67,23 @@ class Services:
     """Grants, and who answers for whom."""
     gateway: Gateway
     tail: Tail
+    oidc: Provider | None
+    """The identity provider, where one is set."""
+    follower: Follower
+    """Verifies the log, going on where it ended the last time."""
     bad_keys: Throttle
     """Caps the audit records about requests without a valid key."""
+    rates: Rates
 
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Open everything but Temporal, which is connected to when first needed; close it again at the end.
 
-    Migrates the store. Raises StoreUnavailable, and the errors of rules, automations and tools, which name the file.
+    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which
+    name the file.
     """
+    open_keyring(settings)  # nothing is served that could not be encrypted
     database = Database(settings.sql_url)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None
@@ -86,11 +104,19 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         following = asyncio.create_task(tail.run())
         yield Services(
             settings=settings, database=database, audit=audit, runs=Runs(database),
-            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
-            keys=ApiKeys(database, audit, settings.keys), files=Files(database, blobs), blobs=blobs,
+            switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
+            approvals=Approvals(database),
+            queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
+            sessions=Sessions(
+                database, audit, idle=timedelta(minutes=settings.console_idle_minutes),
+                life=timedelta(hours=settings.console_session_hours),
+            ),
+            files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=public, standing=Standing(database, audit, public), gateway=Gateway(settings), tail=tail,
+            oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
             bad_keys=Throttle(per_minute=10),
+            rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
     finally:
         if obeying is not None:

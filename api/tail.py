@@ -28,7 +28,8 @@ class Tail:
         """`poll_s`: seconds between two looks at the end of the log."""
         self._audit = audit
         self._poll_s = poll_s
-        self._followers: dict[asyncio.Event, str] = {}
+        self._followers: dict[asyncio.Event, str | None] = {}
+        """Whom to wake, and about which run; None: about anything."""
         self._anybody = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -67,9 +68,27 @@ class Tail:
             records = await self._audit.page(tenant=None, after=last, limit=PAGE)
             changed = None if len(records) == PAGE else {r.run_id for r in records}
         for wake, run_id in self._followers.items():
-            if changed is None or run_id in changed:
+            if changed is None or run_id is None or run_id in changed:
                 wake.set()
         return head
+
+    async def watch(self, tenant: str, after: int) -> AsyncIterator[tuple[int, list[AuditRecord]]]:
+        """What is new in the tenant since sequence number `after`, in bunches; an empty one every few seconds, so that
+        the caller can say that it lives. Each comes with the number to go on from. Ends at shutdown."""
+        wake = asyncio.Event()
+        self._followers[wake] = None
+        self._anybody.set()
+        try:
+            while not self._stopping.is_set():
+                wake.clear()
+                records = await self._audit.page(tenant=tenant, after=after, limit=PAGE)
+                after = records[-1].seq if records else after
+                yield after, records
+                if len(records) < PAGE:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(wake.wait(), 5)
+        finally:
+            self._followers.pop(wake, None)
 
     async def follow(self, tenant: str, run_id: str, after: int) -> AsyncIterator[AuditRecord]:
         """Records of the run after sequence number `after`, oldest first; ends behind `run.closed` or at shutdown."""

@@ -104,7 +104,8 @@ class DemoSystem:
         path = self._settings.keys / f"{principal.id}.key"
         if path.exists():
             kept = path.read_text().strip()
-            if await known.verify(kept) == principal:
+            found = await known.verify(kept)
+            if found is not None and found.principal == principal:
                 return kept
         _, plaintext = await known.create(principal.id, principal, datetime.now(UTC) + timedelta(days=30))
         _write_private(path, plaintext + "\n")

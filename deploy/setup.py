@@ -1,4 +1,4 @@
-"""Set-up of a machine, from nothing to ready: `.venv`, Docker engine, sandbox image. Safe to repeat; fast when done.
+"""Set-up of a machine, from nothing to ready: `.venv`, console, Docker engine, sandbox image; fast when repeated.
 
 Run with the system's Python 3.11 from the top of the checkout: `python3 -m deploy.setup [--dev] [--quiet]`. Standard
 library only. Exit status 0 ready, 1 not ready (the message says the one thing to do).
@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy import engine, environment
+from deploy import assets, browser, engine, environment
 from deploy.console import Console, SetupError, since, tail
 from deploy.environment import PYTHON, ROOT
 
@@ -75,6 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         environment.check_python()
         with alone(console):
             environment.ensure(console, dev=options.dev)
+            assets.ensure(console, dev=options.dev)
+            if options.dev:
+                browser.ensure(console)
             engine.ensure(console)
             ensure_image(console)
     except SetupError as problem:

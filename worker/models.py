@@ -2,7 +2,7 @@
 
 An id is `<provider>:<name>` with provider openai, anthropic or practice. Every model is wrapped so that a response
 leaves here with its price, with tool-call ids that are unique in the run, with tool arguments that are JSON objects,
-and never with a tool the provider ran itself.
+and never with a tool the provider ran itself; and so that the provider sees no private value (`worker.privacy`).
 """
 
 import asyncio
@@ -26,7 +26,9 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 from temporalio.exceptions import ApplicationError
 
+from worker.privacy import PrivateModel
 from worker.settings import Settings
+from worker.temporal import redactor
 from workflows.agents import MAX_RETRY_AFTER_S, UNPARSED_ARGUMENTS
 from workflows.faults import MODEL_BUSY, MODEL_UNCONFIGURED
 from workflows.spending import COST_KEY
@@ -41,6 +43,7 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._redacts = redactor(settings)
         self._built: dict[str, Model] = {}
         self._providers: Mapping[str, Callable[[str], Model]] = {
             "openai": self._openai,
@@ -55,8 +58,11 @@ class Models:
             build = self._providers.get(provider)
             if build is None or not colon or not name:
                 raise _unconfigured(f"known are {', '.join(f'{p}:<name>' for p in self._providers)}")
-            self._built[model_id] = AccountedModel(build(name), model_id, self._settings.model_timeout_s)
+            self._built[model_id] = AccountedModel(self._private(build(name)), model_id, self._settings.model_timeout_s)
         return self._built[model_id]
+
+    def _private(self, model: Model) -> Model:
+        return PrivateModel(model, self._settings.model_privacy, self._redacts)
 
     def _openai(self, name: str) -> Model:
         if self._settings.openai_api_key is None:

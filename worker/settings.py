@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from policies.redaction.placeholders import Level
+
 
 class Settings(BaseSettings):
     """Defaults fit one machine: SQLite and a Temporal dev server, everything under `data`."""
@@ -27,8 +29,34 @@ class Settings(BaseSettings):
     """Base address of the Temporal UI, for links only."""
     api_host: str = "127.0.0.1"
     api_port: int = 8080
+    public_url: str | None = None
+    """Address people reach the API at, such as `https://gatehouse.example.org`; needed behind a proxy and for OIDC."""
+    oidc_issuer: str | None = None
+    """OpenID Connect provider whose users may sign in, exactly as it calls itself; with `oidc_client_id`."""
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    """Left out for a public client: PKCE is used in any case."""
+    oidc_name: str = "your organisation"
+    oidc_scopes: str = "openid profile email"
+    oidc_principal_claim: str = "sub"
+    """Claim that becomes the principal's id. The same id is the same person, whichever way they came in."""
+    oidc_roles_claim: str = "groups"
+    oidc_roles: dict[str, str] = Field(default_factory=dict)
+    """JSON: value of that claim -> role here. Who holds none of them may not sign in."""
+    oidc_tenant: str = "default"
+    oidc_tenant_claim: str | None = None
+    """Claim that names the tenant; `oidc_tenant` is everybody's when unset."""
+    console_idle_minutes: int = Field(default=60, ge=1)
+    """A console session unused for that long is over."""
+    console_session_hours: int = Field(default=12, ge=1)
+    """A console session is over after that long in any case."""
     upload_bytes: int = 256 << 20
     """Largest file the API takes."""
+    rate_key: str = "6000/minute"
+    """Requests one API key may send to one API process; "" lifts the limit."""
+    rate_tenant: str = "30000/minute"
+    rate_unknown: str = "120/minute"
+    """Wrong keys one address may send; more of them get 429 and leave no record."""
     artifacts: str | None = None
     """Where artifacts, uploads and large payloads lie: `s3://bucket/prefix`; a folder under `data` when unset. All
     processes must be told the same."""
@@ -38,8 +66,15 @@ class Settings(BaseSettings):
     artifacts_access_key: SecretStr | None = None
     artifacts_secret_key: SecretStr | None = None
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
+    encryption_keys: Path | None = None
+    """File with the data keys (payloads in Temporal, blobs at rest). Unset, the installation makes its own under
+    `keys`, which `environment` `production` does not accept."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_wait_s: float = Field(default=120.0, ge=1)
+    """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
+    engine_patience_s: float = 15.0
+    """How long calls wait for a Docker engine that went away, a restart for instance, before they fail."""
     egress_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts opened for tools that declare `egress: ["*"]`, separated by commas; none when unset."""
     secrets_dir: Path | None = None
@@ -60,8 +95,11 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
+    model_privacy: Level = "personal"
+    """What model providers see as placeholders only: `personal` (secrets and personal data), `secrets`, or `off`."""
     environment: str = "default"
-    """What conditions of policy rules see as `environment`, such as `staging` or `production`."""
+    """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about data
+    keys."""
     policy_strict: bool = False
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"
@@ -70,6 +108,8 @@ class Settings(BaseSettings):
     """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
     when unset."""
     log_level: str = "INFO"
+    metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
+    """`host:port` where the runs worker serves `/metrics` for Prometheus; models and sandbox: the next two ports."""
 
     @field_validator("egress_hosts", mode="before")
     @classmethod

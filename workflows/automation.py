@@ -6,7 +6,14 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    TimeoutType,
+    is_cancelled_exception,
+)
+from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
 from policies.switches import Hold
 from tools.contract import canonical_json
@@ -30,7 +37,6 @@ from workflows.faults import REFUSED, SANDBOX_UNAVAILABLE
 from workflows.ladder import descend
 from workflows.live import LiveRun
 from workflows.recording import record
-from workflows.tool_call import SANDBOX_WAIT
 
 RUN_FAILED = "run_failed"
 """ApplicationError type with which the workflow of a failed run ends; its detail is the RunResult."""
@@ -41,6 +47,9 @@ _WORKSPACE_RETRY = RetryPolicy(
     maximum_attempts=5,
     non_retryable_error_types=[SANDBOX_UNAVAILABLE, REFUSED],
 )
+
+_CLOSE_WAIT = timedelta(minutes=10)
+"""What a run leaves is worth waiting for."""
 
 # A fault in workflow code must end the run, not wedge its workflow task in endless retries. Not `Exception`: that would
 # also end every run that meets a nondeterminism error after a bad deployment, where waiting for a fix is right.
@@ -144,7 +153,7 @@ class AutomationWorkflow:
                 ports.open_workspace,
                 WorkspaceOpened(run=self._run.ref, files=self._request.files),
                 task_queue=QUEUE_SANDBOX,
-                schedule_to_start_timeout=SANDBOX_WAIT,
+                schedule_to_start_timeout=timedelta(seconds=self._request.sandbox_wait_s),
                 start_to_close_timeout=timedelta(minutes=5),
                 heartbeat_timeout=timedelta(seconds=30),
                 retry_policy=_WORKSPACE_RETRY,
@@ -171,7 +180,7 @@ class AutomationWorkflow:
                 ports.close_workspace,
                 self._run.ref,
                 task_queue=QUEUE_SANDBOX,
-                schedule_to_start_timeout=SANDBOX_WAIT,
+                schedule_to_start_timeout=_CLOSE_WAIT,
                 start_to_close_timeout=timedelta(minutes=5),
                 heartbeat_timeout=timedelta(seconds=30),
                 retry_policy=_WORKSPACE_RETRY,
@@ -190,6 +199,8 @@ class AutomationWorkflow:
 def _cause(fault: BaseException) -> str:
     """The innermost message that is ours or Temporal's, for people."""
     inner = fault.cause if isinstance(fault, ActivityError) and fault.cause is not None else fault
+    if isinstance(inner, ActivityTimeoutError) and inner.type is TimeoutType.SCHEDULE_TO_START:
+        return "no worker took it in time"
     if isinstance(inner, ApplicationError):
         return f"{inner.type}: {inner.message}" if inner.type else inner.message
     return f"{type(inner).__name__}: {inner}"

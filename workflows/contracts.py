@@ -127,6 +127,8 @@ class RunRequest(Wire):
     answer_keys: dict[str, str]
     """Key id -> base64 Ed25519 public key: the only keys whose signed answers this run accepts."""
     carried: Carried | None = None
+    sandbox_wait_s: float = 120.0
+    """How long a call may wait for a sandbox worker to take it."""
 
 
 class ArtifactRef(Wire):

@@ -35,9 +35,6 @@ AskedBy = Literal["model", "rules"]
 HEARTBEAT = timedelta(seconds=5)
 START_MARGIN_S = 30.0
 """On top of the tool's own limit: preparing and removing the container, storing the result."""
-SANDBOX_WAIT = timedelta(minutes=10)
-"""How long work may wait for a sandbox worker to take it: all may be busy with calls of minutes. An engine that does
-not answer is told at once."""
 
 
 async def tool_call(run: LiveRun, call: ToolCall, asked_by: AskedBy) -> ToolResult:
@@ -130,7 +127,7 @@ class _Passage:
             rule=decision.rule, generation=self._generation,
         )  # fmt: skip
         try:
-            result = await _in_sandbox(order)
+            result = await in_sandbox(order, timedelta(seconds=self._run.request.sandbox_wait_s))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -278,13 +275,15 @@ def _said(answer: ApprovalAnswer) -> str:
     return f"{answer.principal.id} answered{reason}:"
 
 
-async def _in_sandbox(order: ToolRun) -> ToolResult:
+async def in_sandbox(order: ToolRun, wait: timedelta) -> ToolResult:
+    """Run the call on a sandbox worker that takes it within `wait`. Raises ActivityError with one of the port's error
+    types."""
     tool = order.tool
     return await workflow.execute_activity(
         ports.run_tool,
         order,
         task_queue=QUEUE_SANDBOX,
-        schedule_to_start_timeout=SANDBOX_WAIT,
+        schedule_to_start_timeout=wait,
         start_to_close_timeout=timedelta(seconds=tool.limits.timeout_s + START_MARGIN_S + _looking_s(tool)),
         heartbeat_timeout=HEARTBEAT,
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

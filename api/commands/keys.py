@@ -25,6 +25,9 @@ def create(
     tenant: Annotated[str, typer.Option(help="Whose runs and approvals it sees.")] = "default",
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it stops working.")] = 90,
     service: Annotated[bool, typer.Option("--service", help="A program uses it, not a person.")] = False,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="Only this of what its roles allow: runs:read, runs:*; may be repeated.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Make a key. It is printed once, on stdout, and kept nowhere."""
@@ -41,7 +44,9 @@ def create(
 
     async def do(database: "Database") -> tuple[object, str]:
         await database.migrate()
-        return await ApiKeys(database, AuditLog(database), settings.keys).create(name, principal, expires)
+        return await ApiKeys(database, AuditLog(database), settings.keys).create(
+            name, principal, expires, scopes=tuple(scope or ())
+        )
 
     _, plaintext = on_store(session(ctx), do)
     if json_:
@@ -68,6 +73,32 @@ def list_keys(ctx: typer.Context, json_: Json = False) -> None:
         for k in found
     ]
     put_table(["id", "name", "state", "roles", "tenant", "last used"], rows, "no keys")
+
+
+@app.command("rotate")
+def rotate(
+    ctx: typer.Context,
+    key_id: Annotated[str, typer.Argument(help="Id, from `gatehouse keys list`.")],
+    grace_hours: Annotated[int, typer.Option(min=0, max=720, help="Hours the old key goes on at most.")] = 24,
+    json_: Json = False,
+) -> None:
+    """Make a successor with the same principal, roles and scopes. It is printed once, on stdout."""
+    from worker.store.audit import AuditLog
+    from worker.store.keys import ApiKeys
+
+    settings = session(ctx).settings()
+    grace = timedelta(hours=grace_hours)
+    rotated = on_store(
+        session(ctx), lambda store: ApiKeys(store, AuditLog(store), settings.keys).rotate(None, key_id, grace=grace)
+    )
+    if rotated is None:
+        raise CommandError(f"there is no valid key {key_id}", "`gatehouse keys list` shows them")
+    new, plaintext = rotated
+    if json_:
+        put_json({**new.model_dump(mode="json"), "key": plaintext})
+        return
+    put(plaintext)
+    say(f"{key_id} goes on for {grace_hours} hours at most; its successor {new.id} is not shown again")
 
 
 def _state(key: "ApiKey") -> str:

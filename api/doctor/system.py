@@ -1,6 +1,7 @@
 """Docker engine and image, Temporal, and what runs."""
 
 import asyncio
+import json
 import subprocess
 from urllib.parse import urlsplit
 
@@ -117,6 +118,9 @@ def running(settings: Settings) -> list[Finding]:
         parts = urlsplit(api)
         status, body = asyncio.run(answers(parts.hostname or "", parts.port or 80, "/api/v1/ready"))
         if status == 200:
+            workers = json.loads(body).get("parts", {}).get("workers", {})
+            if workers.get("ok") is False:
+                return [warn("system", f"ready at {api}, but {workers['reason']}", workers["remedy"])]
             return [ok("system", f"running and ready at {api}")]
         why = body.decode(errors="replace")[:300] or "no answer"
         return [fail("system", f"running but not ready: {why}", f"look at {settings.data.resolve() / 'logs'}")]

@@ -134,7 +134,7 @@ def _reminders(asked: ApprovalRequest) -> list[datetime]:
     return [m.at for m in schedule(asked.terms, asked.requested_at, round(wait_s)).due if m.step is None]
 
 
-def out(services: Services, row: ApprovalRow, like: LikeCalls | None = None) -> ApprovalOut:
+def approval_out(services: Services, row: ApprovalRow, like: LikeCalls | None = None) -> ApprovalOut:
     """A question as the API shows it."""
     asked, given, now = row.request, row.answer, row.progress
     terms = asked.terms or Terms()
@@ -172,7 +172,7 @@ async def list_approvals(
         )
     except BadCursor:
         raise bad_cursor() from None
-    return PageOut[ApprovalOut](items=[out(services, row) for row in page.items], next_cursor=page.next_cursor)
+    return PageOut[ApprovalOut](items=[approval_out(services, row) for row in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/{approval_id}", operation_id="get_approval", summary="One question", responses=problems(404))
@@ -181,7 +181,7 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
     row = await services.approvals.get(principal.tenant, approval_id)
     if row is None:
         raise not_found("approval", approval_id)
-    return out(services, row, await services.approvals.like(row))
+    return approval_out(services, row, await services.approvals.like(row))
 
 
 @router.post(
@@ -192,13 +192,13 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
 )
 async def approve(approval_id: Id, body: ApproveIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """A run's requester may not answer. 409, 403 and 422 carry the refusal's `kind`; each refusal is recorded."""
-    return out(services, await give_answer(services, principal, approval_id, "approve", body))
+    return approval_out(services, await give_answer(services, principal, approval_id, "approve", body))
 
 
 @router.post("/{approval_id}/deny", operation_id="deny", summary="Deny, with a reason", responses=problems(404, 409))
 async def deny(approval_id: Id, body: DenyIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """The reason is handed to the agent, which goes on without the call."""
-    return out(services, await give_answer(services, principal, approval_id, "deny", body))
+    return approval_out(services, await give_answer(services, principal, approval_id, "deny", body))
 
 
 @router.post("/answers", operation_id="answer_many", summary="One answer to many questions", responses=problems())
@@ -212,13 +212,13 @@ async def answer_many(body: BatchIn, principal: ApprovalsAnswerer, services: Ser
 )
 async def ask_back(approval_id: Id, body: SayIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """The deadline runs on."""
-    return out(services, await give_action(services, principal, approval_id, "ask", body))
+    return approval_out(services, await give_action(services, principal, approval_id, "ask", body))
 
 
 @router.post("/{approval_id}/reply", operation_id="reply", summary="Reply to an approver", responses=problems(404, 409))
 async def reply(approval_id: Id, body: SayIn, principal: ApprovalsReader, services: ServicesDep) -> ApprovalOut:
     """Only the run's requester."""
-    return out(services, await give_action(services, principal, approval_id, "reply", body))
+    return approval_out(services, await give_action(services, principal, approval_id, "reply", body))
 
 
 @router.post(
@@ -228,7 +228,7 @@ async def delegate(
     approval_id: Id, body: DelegateIn, principal: ApprovalsAnswerer, services: ServicesDep
 ) -> ApprovalOut:
     """One voice, whoever of the two uses it."""
-    return out(services, await give_action(services, principal, approval_id, "delegate", body))
+    return approval_out(services, await give_action(services, principal, approval_id, "delegate", body))
 
 
 @router.post(
@@ -236,4 +236,4 @@ async def delegate(
 )
 async def escalate(approval_id: Id, body: EscalateIn, principal: ApprovalsReader, services: ServicesDep) -> ApprovalOut:
     """The next step of the rule's chain, before its time. Whoever may answer, or the requester."""
-    return out(services, await give_action(services, principal, approval_id, "escalate", body))
+    return approval_out(services, await give_action(services, principal, approval_id, "escalate", body))

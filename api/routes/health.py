@@ -37,7 +37,8 @@ class PartStatus(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Ready only if every part is."""
+    """Ready if every part is that this process needs to serve. A queue without workers (`workers`) is told and does not
+    count: people can still read, answer and cancel."""
 
     ready: bool
     parts: dict[str, PartStatus]
@@ -56,16 +57,19 @@ async def get_health() -> Health:
     responses=problems(public=True) | {503: {"model": Readiness, "description": "At least one part is not ready."}},
 )
 async def get_ready(services: ServicesDep, response: Response) -> Readiness:
-    """200 when store, migrations, Temporal and policy all work; else 503, with the reason and the remedy of each."""
+    """200 when store, migrations, Temporal and policy all work; else 503, with the reason and the remedy of each.
+
+    `workers` says whether somebody works on each queue; it is false up to 90 s late, and 200 all the same."""
     checks: dict[str, Callable[[Services], Awaitable[str]]] = {
         "store": _store,
         "migrations": _migrations,
         "temporal": _temporal,
         "policy": _policy,
+        "workers": _workers,
     }
     found = await asyncio.gather(*(_status(name, check(services)) for name, check in checks.items()))
     parts = dict(zip(checks, found, strict=True))
-    ready = all(p.ok for p in parts.values())
+    ready = all(part.ok for name, part in parts.items() if name != "workers")
     response.status_code = 200 if ready else 503
     return Readiness(ready=ready, parts=parts)
 
@@ -75,6 +79,7 @@ _REMEDIES = {
     "migrations": "restart the API, which migrates at start; see its log",
     "temporal": "start it (`gatehouse up`) or correct GATEHOUSE_TEMPORAL_ADDRESS and GATEHOUSE_TEMPORAL_NAMESPACE",
     "policy": "correct the rules (`gatehouse policy lint`); the policy named here stays in force meanwhile",
+    "workers": "start them (`gatehouse up`); a call waits for one as long as GATEHOUSE_SANDBOX_WAIT_S says",
 }
 
 
@@ -111,3 +116,9 @@ async def _policy(services: Services) -> str:
     if services.engine.problem is not None:
         raise RuntimeError(f"{services.engine.problem}; still in force: {services.engine.version[:12]}")
     return f"rules {services.engine.version[:12]}"
+
+
+async def _workers(services: Services) -> str:
+    if deserted := await services.gateway.deserted():
+        raise RuntimeError(f"no worker asks for work on {', '.join(deserted)}")
+    return "runs, models, sandbox"

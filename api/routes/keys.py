@@ -18,6 +18,7 @@ from worker.store.keys import ApiKey
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
+SCOPE = r"^[a-z]{1,30}:(\*|[a-z_]{1,30})$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@:-]{0,79}$"
 
 
@@ -29,6 +30,15 @@ class KeyIn(Strict):
     roles: Annotated[tuple[Annotated[str, Field(pattern=ROLE_PATTERN)], ...], Field(min_length=1, max_length=20)]
     kind: Literal["person", "service"] = "person"
     expires_in_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    scopes: Annotated[tuple[Annotated[str, Field(pattern=SCOPE)], ...], Field(max_length=40)] = ()
+    """What of its roles' rights it may use, as `runs:read` or `runs:*`; all of them when empty."""
+
+
+class RotationIn(Strict):
+    """How a key hands over to its successor."""
+
+    grace_hours: Annotated[int, Field(ge=0, le=720)] = 24
+    """How long the old key goes on at most."""
 
 
 class KeyOut(Wire):
@@ -37,6 +47,7 @@ class KeyOut(Wire):
     id: str
     name: str
     principal: Principal
+    scopes: tuple[str, ...]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -54,8 +65,8 @@ Id = Annotated[str, Path(max_length=64, description="Id of the key, not the key.
 
 def _out(key: ApiKey) -> KeyOut:
     return KeyOut(
-        id=key.id, name=key.name, principal=key.principal, created_at=key.created_at, expires_at=key.expires_at,
-        revoked_at=key.revoked_at, last_used_at=key.last_used_at,
+        id=key.id, name=key.name, principal=key.principal, scopes=key.scopes, created_at=key.created_at,
+        expires_at=key.expires_at, revoked_at=key.revoked_at, last_used_at=key.last_used_at,
     )  # fmt: skip
 
 
@@ -81,7 +92,20 @@ async def create_key(body: KeyIn, principal: KeysCreator, services: ServicesDep)
     owner = Principal(id=body.principal, tenant=principal.tenant, roles=body.roles, kind=body.kind)
     days = body.expires_in_days
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    key, plaintext = await services.keys.create(body.name, owner, expires, actor=principal.id)
+    key, plaintext = await services.keys.create(body.name, owner, expires, scopes=body.scopes, actor=principal.id)
+    return NewKeyOut(**_out(key).model_dump(), key=plaintext)
+
+
+@router.post(
+    "/{key_id}/rotate", operation_id="rotate_key", summary="Replace a key", status_code=201, responses=problems(404)
+)
+async def rotate_key(key_id: Id, body: RotationIn, principal: KeysCreator, services: ServicesDep) -> NewKeyOut:
+    """A successor with the same name, principal, scopes and life span; the old key goes on for the grace given."""
+    grace = timedelta(hours=body.grace_hours)
+    rotated = await services.keys.rotate(principal.tenant, key_id, grace=grace, actor=principal.id)
+    if rotated is None:
+        raise not_found("valid key", key_id)
+    key, plaintext = rotated
     return NewKeyOut(**_out(key).model_dump(), key=plaintext)
 
 

@@ -68,16 +68,7 @@ class Api:
 
     async def put_question(self, run: Run, **changes: Any) -> ApprovalRequest:
         """A pending question of a run that has no workflow."""
-        now = datetime.now(UTC)
-        call = ToolCall(id="c1", tool="delete_files", arguments={"paths": ["in/a"]})
-        values: Json = {
-            "id": f"{run.id}.1", "run_id": run.id, "question": Question.CALL, "tenant": run.tenant,
-            "automation": "tidy", "requester": run.requester, "call": call, "tool_version": "1",
-            "effect": "destructive",
-            "digest": arguments_digest(call.tool, call.arguments), "rule": "destructive-needs-approval",
-            "approvers": "approver", "requested_at": now, "deadline": now + timedelta(hours=1),
-        }  # fmt: skip
-        request = ApprovalRequest(**(values | changes))
+        request = question_of(run, **changes)
         await self.services.approvals.open(request)
         return request
 
@@ -92,6 +83,20 @@ class Api:
         """Bodies of the audit records of a type."""
         found = await self.services.audit.page(tenant=None, type=type_, limit=1000, **where)
         return [cast(Json, dict(r.body)) | {"actor": r.actor, "tenant": r.tenant, "run_id": r.run_id} for r in found]
+
+
+def question_of(run: Run, **changes: Any) -> ApprovalRequest:
+    """A question about a deletion."""
+    now = datetime.now(UTC)
+    call = ToolCall(id="c1", tool="delete_files", arguments={"paths": ["in/a"]})
+    values: Json = {
+        "id": f"{run.id}.1", "run_id": run.id, "question": Question.CALL, "tenant": run.tenant,
+        "automation": "tidy", "requester": run.requester, "call": call, "tool_version": "1",
+        "effect": "destructive",
+        "digest": arguments_digest(call.tool, call.arguments), "rule": "destructive-needs-approval",
+        "approvers": "approver", "requested_at": now, "deadline": now + timedelta(hours=1),
+    }  # fmt: skip
+    return ApprovalRequest(**(values | changes))
 
 
 @asynccontextmanager
@@ -113,4 +118,4 @@ async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGen
         await serving
 
 
-__all__ = ["HOME", "ROLES", "Api", "Json", "running"]
+__all__ = ["HOME", "ROLES", "Api", "Json", "question_of", "running"]

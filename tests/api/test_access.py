@@ -3,6 +3,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,8 @@ from fastapi.routing import APIRoute
 from api.app import ROUTERS
 from api.limits import Throttle
 from policies.decision import Principal
-from tests.api.running import ROLES, Api, Json
+from tests.api.running import ROLES, Api, Json, running
+from tests.fixtures.temporal import TemporalServer
 from workflows.contracts import Phase
 
 VIEWERS = {"viewer", "operator", "approver", "auditor", "admin"}
@@ -72,9 +74,13 @@ RIGHTS: dict[str, tuple[set[str], Json | None]] = {
     "get_switch": (VIEWERS, None),
     "set_switch": (ADMINS, {"scope": "tool", "target": "none_such", "reason": "a test"}),
     "release_switch": (ADMINS, {"state": "stop", "reason": "a test"}),
+    "list_deliveries": (ADMINS, None),
+    "get_backlog": (ADMINS, None),
+    "retry_delivery": (ADMINS, None),
     "list_keys": (ADMINS, None),
     "create_key": (ADMINS, {"name": "k", "principal": "p", "roles": ["viewer"]}),
     "revoke_key": (ADMINS, None),
+    "rotate_key": (ADMINS, {}),
     "get_me": (VIEWERS, None),
 }
 
@@ -102,7 +108,8 @@ def test_every_route_takes_a_principal() -> None:
 
     def principals(dependant: Dependant) -> bool:
         annotated = any(
-            getattr(d.call, "__qualname__", "").startswith(("allowed", "authenticated")) for d in dependant.dependencies
+            getattr(d.call, "__qualname__", "").startswith(("allowed", "authenticated", "presented"))
+            for d in dependant.dependencies
         )
         return annotated or any(principals(d) for d in dependant.dependencies)
 
@@ -177,6 +184,56 @@ async def test_a_revoked_key_stops_working(api: Api, admin: httpx.AsyncClient) -
     }
 
 
+async def test_a_key_may_be_narrower_than_its_roles(api: Api, admin: httpx.AsyncClient) -> None:
+    wanted = {"name": "reads runs", "principal": "nora", "roles": ["operator"], "scopes": ["runs:read", "tools:*"]}
+    made = (await admin.post("/keys", json=wanted)).json()
+    assert made["scopes"] == wanted["scopes"]
+    narrow = {"Authorization": f"Bearer {made['key']}"}
+    for path, status in (("/runs", 200), ("/tools", 200), ("/me", 200), ("/approvals", 403), ("/keys", 403)):
+        assert (await api.anonymous().get(path, headers=narrow)).status_code == status, path
+    body = {"automation": "tidy", "inputs": {"path": "in/a"}}
+    refused = await api.anonymous().post("/runs", json=body, headers=narrow)
+    assert (refused.status_code, "do not cover runs:start" in refused.json()["detail"]) == (403, True)
+    assert "scope" in [r["reason"] for r in await api.records("access.denied") if r["actor"] == "nora"]
+    bad = await admin.post("/keys", json={**wanted, "scopes": ["everything"]})
+    assert (bad.status_code, bad.json()["errors"][0]["field"]) == (422, "body.scopes.0")
+
+
+async def test_a_key_is_replaced_without_a_gap(api: Api, admin: httpx.AsyncClient) -> None:
+    made = (await admin.post("/keys", json={"name": "job", "principal": "job", "roles": ["viewer"]})).json()
+    new = (await admin.post(f"/keys/{made['id']}/rotate", json={"grace_hours": 1})).json()
+    assert (new["principal"], new["scopes"], new["id"] != made["id"]) == (made["principal"], [], True)
+    for key in made["key"], new["key"]:
+        assert (await api.anonymous().get("/me", headers={"Authorization": f"Bearer {key}"})).status_code == 200
+    listed = {k["id"]: k for k in (await admin.get("/keys", params={"limit": 200})).json()["items"]}
+    assert listed[made["id"]]["expires_at"] is not None
+    assert (await admin.post("/keys/none-such/rotate", json={})).status_code == 404
+
+
+async def test_nobody_may_ask_without_end(tmp_path: Path, temporal_server: TemporalServer) -> None:
+    limits = {"rate_key": "5/hour", "rate_tenant": "8/hour", "rate_unknown": "3/hour"}
+    async with running(tmp_path, temporal_server.address, **limits) as api:
+        one, two = await api.client("one", "viewer"), await api.client("two", "viewer")
+        assert [(await one.get("/me")).status_code for _ in range(6)] == [200] * 5 + [429]
+        refused = await one.get("/me")
+        assert refused.json()["kind"] == "rate_limited"
+        assert 0 < int(refused.headers["retry-after"]) <= 3600
+        # What was refused counts for nobody; of the tenant's 8 three are left.
+        assert [(await two.get("/me")).status_code for _ in range(4)] == [200] * 3 + [429]
+        wrong = {"Authorization": "Bearer gh_guess"}
+        assert [(await api.anonymous().get("/me", headers=wrong)).status_code for _ in range(5)] == [401] * 3 + [
+            429
+        ] * 2
+        assert (await api.anonymous().get("/health")).status_code == 200
+
+
+async def test_answers_are_data_and_nothing_else(api: Api, admin: httpx.AsyncClient) -> None:
+    for response in (await admin.get("/me"), await api.anonymous().get("/me"), await admin.get("/nowhere")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["content-security-policy"].startswith("default-src 'none'")
+
+
 async def test_another_tenants_objects_do_not_exist(api: Api, admin: httpx.AsyncClient) -> None:
     other = await api.client("admin@walled", "admin")
     run = await api.put_run("default", Phase.AWAITING_APPROVAL)
@@ -194,6 +251,7 @@ async def test_another_tenants_objects_do_not_exist(api: Api, admin: httpx.Async
         ("POST", f"/approvals/{asked.id}/approve", {"digest": asked.digest}),
         ("POST", f"/approvals/{asked.id}/deny", answer),
         ("DELETE", f"/keys/{key['id']}", None),
+        ("POST", f"/keys/{key['id']}/rotate", {}),
     ):
         response = await other.request(method, path, json=body)
         assert response.status_code == 404, (method, path, response.text)

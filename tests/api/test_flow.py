@@ -36,7 +36,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
 
 async def asked(api: Api, automation: str = "tidy", requester: str = "operator", **more: Any) -> tuple[str, Json]:
     """A run on two files that wants to delete the first, and its question."""
-    client = await api.client(requester)
+    client = await api.client(requester, "operator")
     files = [
         (await client.post("/files", params={"name": name}, content=name.encode())).json()["id"] for name in ("a", "b")
     ]

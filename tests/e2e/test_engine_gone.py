@@ -67,7 +67,8 @@ async def wire(system: System, tmp_path: Path) -> AsyncIterator[Wire]:
     wire = Wire(tmp_path / "engine.sock")
     await wire.mend()
     system.kill("sandbox")
-    system.start("sandbox", GATEHOUSE_DOCKER_HOST=f"unix://{wire.path}")
+    # It stays away for longer than anybody would wait.
+    system.start("sandbox", GATEHOUSE_DOCKER_HOST=f"unix://{wire.path}", GATEHOUSE_ENGINE_PATIENCE_S="1")
     yield wire
     system.kill("sandbox")
     system.start("sandbox")

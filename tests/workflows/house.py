@@ -6,7 +6,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -168,6 +168,7 @@ class House:
         by: Principal = OLGA,
         inputs: JsonObject | None = None,
         run_id: str | None = None,
+        sandbox_wait_s: float = 120,
     ) -> Started:
         """Ask for a run as the API does: its row first, then its workflow."""
         run_id = run_id or new_id("run")
@@ -178,6 +179,7 @@ class House:
             automation=spec,
             inputs=inputs or {},
             answer_keys=public_keys(self.settings.keys),
+            sandbox_wait_s=sandbox_wait_s,
         )
         await self.runs.insert(
             Run(
@@ -186,6 +188,7 @@ class House:
                 created_at=now, updated_at=now,
             )
         )  # fmt: skip
+        temporal.belongs(self.client, run_id, by.tenant)
         handle = await self.client.start_workflow(
             AutomationWorkflow.run, request, id=run_id, task_queue=contracts.QUEUE_RUNS
         )
@@ -258,15 +261,17 @@ class House:
 
 
 @asynccontextmanager
-async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings) -> AsyncGenerator[House]:
-    """The installation, its workers not polling yet."""
+async def opened(
+    provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings, *, client: Client | None = None
+) -> AsyncGenerator[House]:
+    """The installation, its workers not polling yet. `client`: another than the product's."""
     db = Database(settings.sql_url)
     await db.migrate()
     for tool in TOOLS.values():
         await blobs.put(tool.program)
     audit, runs, approvals = AuditLog(db), Runs(db), Approvals(db)
     key = load_or_create(settings.keys)
-    client = await temporal.connect(settings)
+    client = client or await temporal.connect(settings)
     gate = ArgumentGate(PolicyEngine(load_rules(rule_paths(None), set(TOOLS) | _BUILT_IN)))
     standing = Standing(db, audit, PublicKeys(settings.keys))
     house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox, gate, standing)
@@ -276,15 +281,17 @@ async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: S
 
 
 @asynccontextmanager
-async def workers(house: House, *, cached: int = 1000, boxes_of: Sandbox | None = None) -> AsyncGenerator[None]:
+async def workers(
+    house: House, *, cached: int = 1000, boxes_of: Sandbox | None = None, boxes: bool = True
+) -> AsyncGenerator[None]:  # fmt: skip
     """The three workers; `cached=0` makes the runs worker replay every run at every step.
 
-    `boxes_of`: another sandbox for the calls, while workspaces stay where they are.
+    `boxes_of`: another sandbox for the calls, while workspaces stay where they are. `boxes=False`: no sandbox worker.
     """
     ledger = Ledger(house.db, house.audit)
     records = RecordActivities(house.audit, house.runs, house.approvals, ledger, PublicKeys(house.settings.keys))
     gate = GateActivities(house.gate, house.audit, standing=house.standing)
-    boxes = SandboxActivities(
+    calls = SandboxActivities(
         boxes_of or house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit
     )
     durability = TemporalDurability[None].from_agent(
@@ -299,9 +306,14 @@ async def workers(house: House, *, cached: int = 1000, boxes_of: Sandbox | None 
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         ),
         Worker(house.client, task_queue=contracts.QUEUE_MODELS, activities=durability.temporal_activities),
-        Worker(house.client, task_queue=contracts.QUEUE_SANDBOX, activities=boxes.all()),
+        sandbox_worker(house, calls) if boxes else nullcontext(),
     ):  # fmt: skip
         yield
+
+
+def sandbox_worker(house: House, calls: SandboxActivities) -> Worker:
+    """The one that a test may do without."""
+    return Worker(house.client, task_queue=contracts.QUEUE_SANDBOX, activities=calls.all())
 
 
 _BUILT_IN = frozenset({"http_request"})

@@ -1,10 +1,13 @@
 """Questions to humans as audit events and as phases of a run. Pure."""
 
+from pydantic import JsonValue
+
 from tools.contract import JsonObject, arguments_digest
 from worker.activities.recording import SYSTEM_RUNS, Redact, arguments_fields, text
 from worker.store import times
 from worker.store.approvals import ApprovalRow
 from worker.store.audit import AuditEvent
+from worker.store.outbox import Notice
 from workflows.contracts import ApprovalAnswer, ApprovalNoted, ApprovalRequest, Phase, Question
 
 
@@ -45,6 +48,37 @@ def happened(noted: ApprovalNoted, redact: Redact) -> AuditEvent:
 
 
 _WORDS = ("text", "reason")
+_TOLD = ("approval.reminder", "approval.escalated")
+
+
+def notice_of(noted: ApprovalNoted, request: ApprovalRequest, redact: Redact) -> Notice | None:
+    """What people are told of what happened, if anything; each reminder and each step by itself."""
+    if noted.event not in _TOLD:
+        return None
+    escalated = [to.to.name for to in noted.progress.escalated]
+    made = notice(request, noted.event, redact, escalated_to=[*escalated])
+    return made.model_copy(update={"id": f"{made.id}/{noted.progress.seq}"})
+
+
+def notice(request: ApprovalRequest, type_: str, redact: Redact, **more: JsonValue) -> Notice:
+    """What people are told of a question: names, never arguments."""
+    body: JsonObject = {
+        "approval_id": request.id, "question": request.question.value, "automation": request.automation,
+        "requester": request.requester, "tool": request.call.tool if request.call else None, "effect": request.effect,
+        "approvers": request.approvers, "rule": request.rule, "reason": text(redact, request.reason)[:500],
+        "deadline": times.to_text(request.deadline), **more,
+    }  # fmt: skip
+    fact = type_.partition(".")[2]
+    return Notice(
+        id=f"{request.id}/{fact}", type=type_, tenant=request.tenant, run_id=request.run_id, body=body,
+        created_at=times.now(),
+    )  # fmt: skip
+
+
+def notice_closed(row: ApprovalRow, redact: Redact) -> Notice:
+    """`approval.closed`, with who said what."""
+    by = None if row.answer is None else row.answer.principal.id
+    return notice(row.request, "approval.closed", redact, state=row.state.value, by=by)
 
 
 def closed(row: ApprovalRow, redact: Redact) -> AuditEvent:

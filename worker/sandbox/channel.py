@@ -4,6 +4,7 @@ The other end is hostile in principle: a length is bounded before it is believed
 """
 
 import asyncio
+import secrets as secrets_
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -43,12 +44,19 @@ class Header:
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     secrets: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
+    token: int = field(default_factory=lambda: secrets_.randbits(128), repr=False)
+    """What only process 1 learns: its report begins with it."""
+
+    def vouched(self, report: bytes) -> bytes | None:
+        """The report without its token; None when it is not from process 1."""
+        token, _, rest = report.partition(b" ")
+        return rest if secrets_.compare_digest(token, str(self.token).encode()) else None
 
     def encode(self) -> bytes:
         """As the supervisor reads it."""
         numbers = (
             int(self.timeout_s * 1000), self.output_bytes, self.workspace_bytes, self.workspace_growth_bytes,
-            self.workspace_entries, len(self.secrets), len(self.variables),
+            self.workspace_entries, self.token, len(self.secrets), len(self.variables),
         )  # fmt: skip
         variables = (f"{name}={value}" for name, value in self.variables.items())
         return "\0".join([*map(str, numbers), *self.secrets, *variables, *self.command]).encode()

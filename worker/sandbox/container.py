@@ -11,17 +11,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from tools.contract import JsonObject, Limits
 from worker.sandbox import engine as names
 from worker.sandbox.channel import REPORT, STDERR, STDOUT, ChannelClosed, Header
-from worker.sandbox.engine import Engine, EngineFacts, NotFound, SandboxUnavailable
+from worker.sandbox.ending import Ending, Ran, reported
+from worker.sandbox.engine import Engine, EngineAway, EngineFacts, NotFound, SandboxUnavailable
 from worker.sandbox.forecast import Forecast
 from worker.sandbox.images import ImageRecord, command, recorded, verify
-from worker.sandbox.pool import Pool, PoolSettings
+from worker.sandbox.pool import Meter, Pool, PoolSettings, Unwatched
 from worker.sandbox.process import this_process
 from worker.sandbox.profile import Box, Loosening, WorkspaceMount
 from worker.sandbox.standing import Standing
@@ -46,27 +46,6 @@ _OVERHEAD_BYTES: Final = 64 << 10
 WORKSPACE_BYTES: Final = 512 << 20
 WORKSPACE_GROWTH_BYTES: Final = 64 << 20
 WORKSPACE_ENTRIES: Final = 10_000
-
-
-class Ending(StrEnum):
-    """How a program ended. Values of `ToolResult.error`, except `succeeded`."""
-
-    SUCCEEDED = "succeeded"
-    EXIT_CODE = "exit_code"
-    """It returned another status than 0."""
-    TIMEOUT = "timeout"
-    OOM = "oom"
-    """It failed and the kernel had to kill for memory in its box."""
-    OUTPUT_LIMIT = "output_limit"
-    """It wrote more to stdout and stderr than it may."""
-    WORKSPACE_LIMIT = "workspace_limit"
-    """It filled the workspace beyond `WORKSPACE_BYTES` or `WORKSPACE_ENTRIES`."""
-    KILLED = "killed"
-    """It died by a signal that was not ours."""
-
-
-# Order of the numbers in the supervisor's report.
-_WHY: Final = (None, Ending.TIMEOUT, Ending.OUTPUT_LIMIT, Ending.WORKSPACE_LIMIT, None)
 
 
 class UnknownImage(LookupError):  # noqa: N818
@@ -101,27 +80,6 @@ class Job:
     """The host's folder with this call's proxy socket (`egress.Way.folder`); never from a warm box."""
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a job ended, with true numbers."""
-
-    ending: Ending
-    exit_code: int | None
-    """As a shell says it: 128 + signal for a death by signal. None when the worker ended it unreported."""
-    stdout: bytes
-    stderr: bytes
-    duration_ms: int
-    cpu_ms: float = 0
-    """Processor time of everything that ran in the box, waited for or not."""
-    peak_memory_bytes: int = 0
-    """Of the whole box, its supervisor and its tmpfs pages included."""
-    stdout_bytes: int = 0
-    """What the program wrote, as far as it was read: more than `stdout` when a limit cut it."""
-    stderr_bytes: int = 0
-    pooled: bool = False
-    """Whether the box had been started ahead."""
-
-
 def key_hash(key: str) -> str:
     """Label value for a call's idempotency key: labels are public to everybody with the engine, keys need not be."""
     return hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -134,9 +92,12 @@ class Sandbox:
     """
 
     def __init__(
-        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None
-    ) -> None:
-        """Without `pool` every call starts its own box."""
+        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None,
+        runtime: str = "", meter: Meter | None = None,
+    ) -> None:  # fmt: skip
+        """Without `pool` every call starts its own box. `runtime`: one the engine offers, "" for its own choice."""
+        self._meter = meter or Unwatched()
+        self.runtime = runtime
         self.engine = engine
         self.owner = owner
         self._data = data
@@ -149,7 +110,7 @@ class Sandbox:
         self._removals: set[asyncio.Future[object]] = set()
         self._forecast = Forecast()
         settings = pool or PoolSettings(total=0)
-        self.pool = Pool(lambda kind: Standing(engine, self.labelled(kind)), settings, self._later)
+        self.pool = Pool(lambda kind: Standing(engine, self.labelled(kind)), settings, self._later, self._meter)
 
     async def facts(self) -> EngineFacts:
         """The engine's, asked once. Raises SandboxUnavailable when it cannot hold a box at all."""
@@ -186,9 +147,31 @@ class Sandbox:
         moment at which nothing has happened yet; what it raises ends the call. Raises SandboxUnavailable (nothing ran),
         BoxLost (nobody knows), UnknownImage. When cancelled, kills the container before CancelledError goes on.
         """
+        committed = False
+
+        async def last_moment(box: str) -> None:
+            nonlocal committed
+            # Even where it raises: afterwards nothing may be tried again.
+            committed = True
+            if commit is not None:
+                await commit(box)
+
+        async def once() -> Ran:
+            try:
+                return await self._run(job, last_moment)
+            except EngineAway as error:
+                if committed:
+                    raise SandboxUnavailable(error.problem, error.remedy) from error
+                raise
+
+        return await self.engine.patiently(once)
+
+    async def _run(self, job: Job, commit: Callable[[str], Awaitable[None]]) -> Ran:
         kind = await self.kind(job)
         await self._slots.acquire()
-        standing = self.pool.take(kind)
+        started = time.monotonic()
+        # A box with a way out is made for one call, whose identity its proxy's socket is.
+        standing = self.pool.take(kind) if kind.egress is None else None
         pooled = standing is not None
         # The deadline on the label counts from here, not from when the call began to wait for its turn.
         standing = standing or Standing(self.engine, replace(kind, labels=self._call_labels(job)))
@@ -196,8 +179,7 @@ class Sandbox:
             if not pooled:
                 async with self._starts:
                     await standing.start()
-            if commit is not None:
-                await commit(standing.name)
+            await commit(standing.name)
             watch = asyncio.create_task(standing.watch())
             try:
                 ran = await self._converse(job, standing)
@@ -213,7 +195,8 @@ class Sandbox:
             raise
         # The program is dead and its box about to vanish: the result need not wait for that.
         self._let_go(standing)
-        # A box with a way out is made for one call, whose identity its proxy's socket is.
+        self._meter.count("gatehouse_box_runs", ending=ran.ending.value, pooled=str(pooled).lower())
+        self._meter.took("gatehouse_box_seconds", time.monotonic() - started)
         if kind.egress is None and (following := self._forecast.used(job.run_id, kind)) is not None:
             self.pool.want(following)
         return replace(ran, pooled=pooled)
@@ -226,7 +209,7 @@ class Sandbox:
         limits = job.limits.model_copy(update={"timeout_s": _LONGEST_JOB_S, "output_bytes": 1024})
         wait_s = self.pool.settings.max_age_s + _WAIT_FOR_JOB_S
         init = (*_INIT, str(wait_s), *(("python",) if job.command == PROGRAM_COMMAND else ()))
-        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress, job.loosens)
+        return Box(image.id, facts.architecture, limits, init, {}, job.workspace, job.egress, job.loosens, self.runtime)
 
     async def expect(self, workspace: WorkspaceMount) -> None:
         """A run with this workspace begins: start a box ahead for what its first call will probably need."""
@@ -292,7 +275,9 @@ class Sandbox:
                 await standing.channel.send(header, job.program, job.stdin)
                 async for kind, content in standing.frames:
                     if kind == REPORT:
-                        return _ran(_numbers(content), bytes(out[STDOUT]), bytes(out[STDERR]))
+                        if (report := header.vouched(content)) is None:
+                            raise BoxLost("a report that is not from process 1")
+                        return reported(report, bytes(out[STDOUT]), bytes(out[STDERR]))
                     total += len(content)
                     if total > job.limits.output_bytes + _OVERHEAD_BYTES:
                         return ended(Ending.OUTPUT_LIMIT)
@@ -328,7 +313,7 @@ class Sandbox:
         does not carry its call on its labels. Before a call is run again: afterwards no earlier attempt of it can
         still do anything. Raises SandboxUnavailable when that cannot be made sure.
         """
-        removed = await self._remove_all({names.LABEL_CALL: key_hash(key)})
+        removed = await self.engine.patiently(lambda: self._remove_all({names.LABEL_CALL: key_hash(key)}))
         if box and not await self.engine.dispose(box, patience_s=0):
             raise SandboxUnavailable("a container of an earlier attempt cannot be removed", "see `docker ps -a`")
         return removed
@@ -337,7 +322,7 @@ class Sandbox:
         """Remove every container of this run, waiting ones too; gives their number. Raises SandboxUnavailable."""
         self._forecast.ended(run_id)
         await self.pool.drop(lambda kind: _run_of(kind) == run_id)
-        return await self._remove_all({names.LABEL_RUN: run_id})
+        return await self.engine.patiently(lambda: self._remove_all({names.LABEL_RUN: run_id}))
 
     async def _remove_all(self, labels: Mapping[str, str]) -> int:
         wanted = {names.LABEL_OWNER: self.owner, names.LABEL_KIND: "call", **labels}
@@ -359,39 +344,3 @@ class Sandbox:
 
 def _run_of(kind: Box) -> str | None:
     return kind.workspace.labels.get(names.LABEL_RUN) if kind.workspace else None
-
-
-def _numbers(content: bytes) -> dict[str, int]:
-    """`why=0 code=0 oom=0 ...`; what is no number counts as missing."""
-    pairs = (word.partition("=") for word in content.decode(errors="replace").split())
-    numbers: dict[str, int] = {}
-    for name, _, value in pairs:
-        with suppress(ValueError):
-            numbers[name] = int(value)
-    return numbers
-
-
-def _ran(report: Mapping[str, int], stdout: bytes, stderr: bytes) -> Ran:
-    """Classify: a limit that was reached, else out of memory if it failed and the kernel killed in its box, else how it
-    ended. A program that survives the death of a child by memory and returns 0 has succeeded."""
-    code = report.get("code", 1)
-    why = report.get("why", 0)
-    ending = _WHY[why] if 0 <= why < len(_WHY) else None
-    if ending is None:
-        if code == 0:
-            ending = Ending.SUCCEEDED
-        elif report.get("oom", 0) > 0:
-            ending = Ending.OOM
-        else:
-            ending = Ending.KILLED if code < 0 else Ending.EXIT_CODE
-    return Ran(
-        ending,
-        128 - code if code < 0 else code,
-        stdout,
-        stderr,
-        duration_ms=report.get("ms", 0),
-        cpu_ms=report.get("cpu_us", 0) / 1000,
-        peak_memory_bytes=report.get("peak", 0),
-        stdout_bytes=max(len(stdout), report.get("out", 0)),
-        stderr_bytes=max(len(stderr), report.get("err", 0)),
-    )

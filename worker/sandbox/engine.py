@@ -7,7 +7,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +37,14 @@ LABEL_PROCESS: Final = "gatehouse.process"
 
 # One request to the engine; generous, because a loaded engine answers `start` late. Not the deadline of a call.
 REQUEST_TIMEOUT_S: Final = 60.0
+_ASK_AGAIN_S: Final = 0.25
+# How the engine says that its own containerd is away or coming back.
+_RUNTIME_AWAY: Final = (
+    "transport is closing",
+    "connection error: desc",
+    "code = Unavailable",
+    "daemon is shutting down",
+)
 
 
 class SandboxUnavailable(Exception):  # noqa: N818 - the name is the condition, as in the port's error type
@@ -49,6 +57,10 @@ class SandboxUnavailable(Exception):  # noqa: N818 - the name is the condition, 
         super().__init__(f"{problem} ({remedy})")
         self.problem = problem
         self.remedy = remedy
+
+
+class EngineAway(SandboxUnavailable):
+    """No engine answers, or the connection to it broke: it may be restarting."""
 
 
 class NotFound(Exception):  # noqa: N818
@@ -84,8 +96,8 @@ def connect(docker_host: str | None = None, *, timeout_s: float = REQUEST_TIMEOU
     return cast(DockerApi, api)
 
 
-def _unreachable(error: BaseException, address: str = "its address") -> SandboxUnavailable:
-    return SandboxUnavailable(
+def _unreachable(error: BaseException, address: str = "its address") -> EngineAway:
+    return EngineAway(
         f"no Docker engine answers at {address}: {error}",
         "start it (`dockerd` or `systemctl start docker`), join the group `docker`, or set GATEHOUSE_DOCKER_HOST",
     )
@@ -99,7 +111,8 @@ def translated(error: Exception) -> Exception:
         explanation = str(cast(object, error.explanation) or error)
         if error.status_code == 409:
             return Conflict(explanation)
-        return SandboxUnavailable(f"the Docker engine refused: {explanation}", "see `gatehouse doctor`")
+        kind = EngineAway if any(words in explanation for words in _RUNTIME_AWAY) else SandboxUnavailable
+        return kind(f"the Docker engine refused: {explanation}", "see `gatehouse doctor`")
     if isinstance(error, docker.errors.DockerException | requests.exceptions.RequestException | OSError):
         return _unreachable(error)
     return error
@@ -156,9 +169,14 @@ class Engine:
     SandboxUnavailable, and work again once it is back.
     """
 
-    def __init__(self, docker_host: str | None = None, *, threads: int = 16) -> None:
+    def __init__(self, docker_host: str | None = None, *, threads: int = 16, patience_s: float = 0.0) -> None:
+        """`patience_s`: how long `patiently` waits for an engine that went away."""
         self._host = docker_host
         self._api: DockerApi | None = None
+        self._patience_s = patience_s
+        self._missed_at: float | None = None
+        self.undisposed: set[str] = set()
+        """Containers that `dispose` gave up on; the reaper goes on with them."""
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="docker")
 
     async def call(self, work: Callable[[DockerApi], T]) -> T:
@@ -173,12 +191,42 @@ class Engine:
         try:
             if self._api is None:
                 self._api = connect(self._host)
-            return work(self._api)
+            done = work(self._api)
         except Exception as error:
             ours = translated(error)
+            if isinstance(ours, EngineAway):
+                self._missed_at = self._missed_at or time.monotonic()
             if ours is error:
                 raise
             raise ours from error
+        self._missed_at = None
+        return done
+
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work` again when it raised EngineAway and the engine comes back in time; for what may be done twice.
+
+        The time counts from when the engine was first missed: one that stays away fails every further call at once.
+        """
+        deadline = None
+        while True:
+            try:
+                return await work()
+            except EngineAway:
+                deadline = deadline or (self._missed_at or time.monotonic()) + self._patience_s
+                while not await self._answers():
+                    if time.monotonic() >= deadline:
+                        raise
+                    await asyncio.sleep(_ASK_AGAIN_S)
+                # One that answers, and yet does nothing, is not waited for any longer than one that does not.
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _answers(self) -> bool:
+        try:
+            return await self.call(lambda api: api.ping())
+        except SandboxUnavailable:
+            return False
 
     async def facts(self) -> EngineFacts:
         """Ask the engine what it is. Raises SandboxUnavailable."""
@@ -244,6 +292,12 @@ class Engine:
         A box removes itself when it ends (AutoRemove). A second remover at that very moment can leave an entry that
         the engine lists for ever and no longer knows, so we wait, then kill and wait, and only then remove.
         """
+        self.undisposed.add(container)
+        if gone := await self._disposed(container, patience_s):
+            self.undisposed.discard(container)
+        return gone
+
+    async def _disposed(self, container: str, patience_s: float) -> bool:
         if await self._gone(container, patience_s):
             return True
         with suppress(NotFound, Conflict, SandboxUnavailable):

@@ -5,7 +5,7 @@ enforce, so what can be read back is compared (`mismatches`), and the rest is pr
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
@@ -28,6 +28,10 @@ _MB: Final = 1 << 20
 # What the box itself needs beside the tool's program: the supervisor's interpreter, and its place in the pid limit.
 SUPERVISOR_MB: Final = 24
 SUPERVISOR_PIDS: Final = 1
+# gVisor's kernel is a process of the host, whose threads and memory count as the box's.
+GVISOR: Final = "runsc"
+_KERNEL_MB: Final = 64
+_KERNEL_PIDS: Final = 96
 _SHM_MB: Final = 16
 _TMPFS_INODES: Final = 8192
 
@@ -94,8 +98,10 @@ class Box:
     labels: Mapping[str, str] = field(compare=False)
     workspace: WorkspaceMount | None = None
     egress: str | None = None
-    loosens: frozenset[Loosening] = frozenset()
     """The host's folder with this call's proxy socket, mounted read-only at EGRESS. None: no way out at all."""
+    loosens: frozenset[Loosening] = frozenset()
+    runtime: str = ""
+    """The engine's runtime that runs it; "" is the engine's own choice."""
 
     def body(self) -> JsonObject:
         """The JSON body of POST /containers/create."""
@@ -131,15 +137,15 @@ class Box:
     @property
     def memory_bytes(self) -> int:
         """Of the whole box; tmpfs pages are charged to it too."""
-        return (self.limits.memory_mb + SUPERVISOR_MB) * _MB
+        return (self.limits.memory_mb + SUPERVISOR_MB + (_KERNEL_MB if self.runtime == GVISOR else 0)) * _MB
 
     @property
     def pids(self) -> int:
         """Processes and threads in the whole box."""
-        return self.limits.pids + SUPERVISOR_PIDS
+        return self.limits.pids + SUPERVISOR_PIDS + (_KERNEL_PIDS if self.runtime == GVISOR else 0)
 
     def _host_config(self) -> JsonObject:
-        filter_ = json.dumps(seccomp.profile(self.architecture), separators=(",", ":"))
+        quota, period = self._quota()
         return {
             "NetworkMode": "none",
             # Network mode none still copies the host's nameserver into resolv.conf.
@@ -147,14 +153,14 @@ class Box:
             "ReadonlyRootfs": True,
             "Privileged": False,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true", f"seccomp={filter_}"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={self._filter()}"],
             "PidsLimit": self.pids,
             "Memory": self.memory_bytes,
             "MemorySwap": self.memory_bytes,
             "MemorySwappiness": 0,
             "OomScoreAdj": 500,
-            "CpuPeriod": 100_000,
-            "CpuQuota": int(self.limits.cpus * 100_000),
+            "CpuPeriod": period,
+            "CpuQuota": quota,
             "CpuShares": 256,
             "Ulimits": self._ulimits(),
             "Tmpfs": self._scratch(),
@@ -171,7 +177,14 @@ class Box:
             "RestartPolicy": {"Name": "no"},
             # A box whose worker died ends by itself; the engine then removes it without anybody's help.
             "AutoRemove": True,
+            **({"Runtime": self.runtime} if self.runtime else {}),
         }
+
+    def _filter(self) -> str:
+        return json.dumps(seccomp.profile(self.architecture), separators=(",", ":"))
+
+    def _quota(self) -> tuple[int, int]:
+        return int(self.limits.cpus * 100_000), 100_000
 
     def _ulimits(self) -> list[JsonValue]:
         # No nproc: it counts per uid over all boxes of the host, so one box could starve the others. PidsLimit does it.
@@ -227,12 +240,29 @@ class Box:
             "dropped capabilities": (["ALL"], host.get("CapDrop")),
             "added capabilities": ([], _items(host.get("CapAdd"))),
             "no-new-privileges": (True, "no-new-privileges:true" in security),
-            "seccomp": (True, any(o.startswith("seccomp={") for o in security)),
+            "seccomp": (True, f"seccomp={self._filter()}" in security),
+            "other security options": ([], [o for o in security if not o.startswith(("no-new-privileges", "seccomp"))]),
             "pids": (self.pids, host.get("PidsLimit")),
             "memory": (self.memory_bytes, host.get("Memory")),
             "swap": (self.memory_bytes, host.get("MemorySwap")),
             "scratch": (self._scratch(), host.get("Tmpfs")),
-            "devices": ([], _items(host.get("Devices"))),
+            "processor": (self._quota(), (host.get("CpuQuota"), host.get("CpuPeriod"))),
+            "shared memory": (_SHM_MB * _MB, host.get("ShmSize")),
+            "out-of-memory killer": (False, bool(host.get("OomKillDisable"))),
+            "removal at its end": (True, host.get("AutoRemove")),
+            "devices": ([], _items(host.get("Devices")) + _items(host.get("DeviceRequests"))),
+            "device rules": ([], _items(host.get("DeviceCgroupRules"))),
+            "groups": ([], _items(host.get("GroupAdd"))),
+            "volumes of others": ([], _items(host.get("VolumesFrom"))),
+            "published ports": (False, bool(host.get("PortBindings")) or bool(host.get("PublishAllPorts"))),
+            "kernel settings": (False, bool(host.get("Sysctls"))),
+            # What was asked must be there; an engine may add what its own settings say, which only makes it stricter.
+            "masked paths": ([], _lacking(_MASKED, host.get("MaskedPaths"))),
+            "read-only paths": ([], _lacking(_READ_ONLY, host.get("ReadonlyPaths"))),
+            "ulimits": ([], _lacking(self._ulimits(), host.get("Ulimits"))),
+            "user namespace": ("", host.get("UsernsMode")),
+            "cgroup namespace": ("private", host.get("CgroupnsMode")),
+            "runtime": (self.runtime or host.get("Runtime"), host.get("Runtime")),
             "binds": ([], _items(host.get("Binds"))),
             "pid namespace": ("", host.get("PidMode")),
             "uts namespace": ("", host.get("UTSMode")),
@@ -255,9 +285,14 @@ def _mounts(inspected: JsonObject) -> list[tuple[str, str, str, bool]]:
     ]
 
 
-def _object(value: JsonValue) -> JsonObject:
+def _lacking(asked: Iterable[JsonValue], found: JsonValue | None) -> list[JsonValue]:
+    present = _items(found)
+    return [item for item in asked if item not in present]
+
+
+def _object(value: JsonValue | None) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _items(value: JsonValue) -> list[JsonValue]:
+def _items(value: JsonValue | None) -> list[JsonValue]:
     return value if isinstance(value, list) else []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from worker.sandbox.container import Job, Ran, Sandbox
 from worker.sandbox.engine import Engine
-from worker.sandbox.pool import PoolSettings
+from worker.sandbox.pool import Meter, PoolSettings
 from worker.sandbox.selftest import selftest
 
 
@@ -17,9 +17,10 @@ class ProvenSandbox(Sandbox):
     """As Sandbox, behind the self-test."""
 
     def __init__(
-        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None
-    ) -> None:
-        super().__init__(engine, data=data, owner=owner, max_boxes=max_boxes, pool=pool)
+        self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None,
+        meter: Meter | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(engine, data=data, owner=owner, max_boxes=max_boxes, pool=pool, meter=meter)
         # The self-test itself needs a box, so it gets a sandbox that does not wait for it.
         self._unproven = Sandbox(engine, data=data, owner=owner, max_boxes=1)
         self._proven = False

@@ -17,6 +17,8 @@ from worker.sandbox.process import is_dead
 
 _log: Final = logging.getLogger(__name__)
 PERIOD_S: Final = 60.0
+# After a sweep that did not get through, or left something: the engine may just have been restarting.
+_AGAIN_S: Final = 5.0
 
 
 class Swept(NamedTuple):
@@ -40,6 +42,8 @@ class Reaper:
     async def sweep(self) -> Swept:
         """One pass. Raises SandboxUnavailable when no engine answers."""
         containers = 0
+        for name in list(self._engine.undisposed):
+            containers += await self._engine.dispose(name, patience_s=0)
         for container in await self._engine.find_containers({names.LABEL_OWNER: self._owner}):
             if _orphaned(_labels(container)) and await self._engine.dispose(str(container["Id"])):
                 containers += 1
@@ -67,16 +71,18 @@ class Reaper:
         return True
 
     async def run(self, period_s: float = PERIOD_S) -> None:
-        """Sweep at once and then every `period_s` seconds until cancelled; an engine that is away is waited for."""
+        """Sweep at once and then every `period_s` seconds until cancelled, more often while a sweep is not complete."""
         while True:
+            clean = False
             try:
                 await self.sweep()
+                clean = not self._engine.undisposed
             except SandboxUnavailable as error:
                 _log.warning("no sweep: %s", error)
             except Exception:  # noqa: BLE001 - see below
                 # Whatever went wrong, without the reaper leftovers would pile up unseen.
                 _log.exception("sweep failed")
-            await asyncio.sleep(period_s)
+            await asyncio.sleep(period_s if clean else min(period_s, _AGAIN_S))
 
 
 def _labels(found: JsonObject) -> dict[str, str]:

@@ -3,43 +3,15 @@
 Exact, unlike `policies.redaction`, which knows shapes: these are the very values that a call was given.
 """
 
-import base64
-import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
-from urllib.parse import quote, quote_plus
+
+from policies.redaction.exact import forms
 
 MARK: Final = b"[redacted]"
 SHORTEST: Final = 8
 """Bytes. A shorter secret cannot be told from ordinary text, so none is handed out."""
-
-
-def forms(secret: bytes) -> set[bytes]:
-    """Every spelling of the secret that is looked for."""
-    found = {secret, secret.hex().encode(), secret.hex().upper().encode(), *_base64(secret)}
-    for safe in ("", "/", "~/"):
-        for written in (quote(secret, safe=safe), quote_plus(secret, safe=safe)):
-            found |= {written.encode(), re.sub(r"%[0-9A-F]{2}", lambda m: m[0].lower(), written).encode()}
-    try:
-        text = secret.decode()
-    except UnicodeDecodeError:
-        return found
-    for ascii_ in (True, False):
-        once = json.dumps(text, ensure_ascii=ascii_)[1:-1]
-        # JSON inside a JSON string: what a program prints of another program's output.
-        found |= {once.encode(), json.dumps(once, ensure_ascii=ascii_)[1:-1].encode()}
-        found |= {spelling.replace(b"/", b"\\/") for spelling in (once.encode(),)}
-    found.add(repr(text)[1:-1].encode())
-    return found
-
-
-def _base64(secret: bytes) -> Iterator[bytes]:
-    """The characters that stand for the secret alone, for each place in a group of three bytes it may start at."""
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        for before, start in ((0, 0), (1, 2), (2, 3)):
-            whole = (before + len(secret)) * 8 // 6
-            yield encode(bytes(before) + secret)[start:whole]
 
 
 def pattern(secrets: Iterable[bytes]) -> re.Pattern[bytes] | None:

@@ -59,8 +59,9 @@ def swallows(path):
 
 print(json.dumps({
     "uid": os.getuid(), "gid": os.getgid(), "groups": [g for g in os.getgroups() if g != os.getgid()],
-    "no_new_privileges": status["NoNewPrivs"].strip(), "seccomp": status["Seccomp"].strip(),
-    "capabilities": sorted({status[c].strip().strip("0") for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}),
+    "no_new_privileges": status.get("NoNewPrivs", "").strip(), "seccomp": status.get("Seccomp", "").strip(),
+    "capabilities": sorted({status[c].strip().strip("0") for c in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+                            if c in status}),
     "interfaces": sorted(line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line),
     "routes": len(open("/proc/net/route").readlines()) - 1,
     "root_read_only": no_write("/probe") and no_write("/usr/probe") and no_write("/etc/probe"),

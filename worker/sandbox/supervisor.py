@@ -5,16 +5,18 @@ few modules, since every call pays for their import.
 
 Why it exists: a program that is process 1 ignores its own fatal signals; a direct child of the engine's shim can trick
 it into losing a stopped (ptraced) process; and a box must end although every worker is gone. The program cannot forge
-the frames: process 1 is immune to its signals, and not dumpable, so /proc/1/fd and /proc/1/mem are closed to it.
+the frames: process 1 is immune to its signals, and not dumpable, so /proc/1/fd and /proc/1/mem are closed to it. Some
+kernels close only the memory (gVisor's); there the report's token, which came with the job, tells it from a forged one.
 
 Arguments: how many seconds it waits for a job; then "python" when an interpreter shall wait for the program too. That
 one is a process of its own, started without the worker's connection; with the job it becomes the program, so what it
 can reach is what a freshly started one can.
 Input:  u32 length + header, u32 length + each secret, u32 length + program, u32 length + its standard input. Header:
-        strings joined by NUL: timeout in ms, output bytes, workspace bytes, growth bytes, workspace entries, number of
-        secrets, number of variables, then the secrets' names, the variables (NAME=value), the command line.
+        strings joined by NUL: timeout in ms, output bytes, workspace bytes, growth bytes, workspace entries, token,
+        number of secrets, number of variables, then the secrets' names, the variables (NAME=value), the command line.
         After that, end of input means that the worker is gone.
-Output: frames of 1 byte kind, u32 length, content. R ready, O stdout, E stderr, X report (`name=number` by spaces).
+Output: frames of 1 byte kind, u32 length, content. R ready, O stdout, E stderr, X report: the
+        token, then `name=number`, by spaces.
 """
 
 import ctypes
@@ -24,23 +26,17 @@ import signal
 import sys
 import time
 
-PR_SET_DUMPABLE = 4
-SIGKILL, SIGPIPE, SIGXFSZ = 9, 13, 25
-CHUNK = 65536
-TICK_S = 0.05
-WORKSPACE_TICK_S = 0.25
-DRAIN_S = 0.05
+PR_SET_DUMPABLE, SIGKILL, SIGPIPE, SIGXFSZ = 4, 9, 13, 25
+TICK_S, SHORT_TICK_S, WORKSPACE_TICK_S, DRAIN_S = 0.05, 0.005, 0.25, 0.05
 GROWTH_ENTRIES = 1000
 NAMES_A_PIECE = 15  # as many of the longest names make a path that the kernel takes
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-COUNT_AT_MOST = 1_000_000
+CHUNK, COUNT_AT_MOST = 65536, 1_000_000
 CPU_FILES = (("/sys/fs/cgroup/cpuacct/cpuacct.usage", 0, 1000), ("/sys/fs/cgroup/cpu.stat", 1, 1))
 PROGRAM, SECRETS, WORKSPACE = "/work/run.py", "/work/secrets", "/workspace"
-NUMBERS = 7  # as many the header starts with
-# The command line that an interpreter waits for.
-PYTHON = ["python3", "-I", "-B", PROGRAM]
-# Where the waiting interpreter hears that its program is there.
-GO = 100
+NUMBERS = 8  # as many the header starts with
+PYTHON = ["python3", "-I", "-B", PROGRAM]  # the command line that an interpreter waits for
+GO = 100  # where the waiting interpreter hears that its program is there
 WAITING = """
 import gc, json, os, pathlib, re, sys
 def wait():
@@ -268,8 +264,12 @@ class Run:
         self.status: int | None = None
         child = start(header, stdin, waiting)
         self.pid = child.pid
-        # Readable when the program ends, so that its end need not wait for the next look.
-        self.ended = os.pidfd_open(child.pid)
+        try:
+            # Readable when the program ends, so that its end need not wait for the next look.
+            self.ended, self.tick_s = os.pidfd_open(child.pid), TICK_S
+        except OSError:
+            # gVisor's kernel, for one, lacks it: a descriptor that is never readable, and more looks.
+            self.ended, self.tick_s = os.pipe()[0], SHORT_TICK_S
         self.pipes = {child.out: b"O", child.err: b"E"}
         # All that the program wrote as far as it was read, also what was over its limit.
         self.wrote = {b"O": 0, b"E": 0}
@@ -311,7 +311,7 @@ class Run:
             if self.status is not None and (not self.pipes or (drain_until is not None and now >= drain_until)):
                 return ENDED
             watched = [0, *self.pipes] if self.status is not None else [0, self.ended, *self.pipes]
-            ready = select.select(watched, [], [], min(TICK_S, self.deadline - now))[0]
+            ready = select.select(watched, [], [], min(self.tick_s, self.deadline - now))[0]
             for descriptor in ready:
                 if descriptor == self.ended:
                     continue
@@ -374,8 +374,8 @@ def main() -> None:
     try:
         run = Run(header, stdin, waiting)
     except OSError as error:
-        put(b"E", f"cannot start {header[NUMBERS + sum(map(int, header[5:NUMBERS]))]}: {error}\n".encode())
-        put(b"X", b"why=0 code=127 oom=0 ms=0 cpu_us=0 peak=0")
+        put(b"E", f"cannot start {header[NUMBERS + sum(map(int, header[6:NUMBERS]))]}: {error}\n".encode())
+        put(b"X", f"{header[5]} why=0 code=127 oom=0 ms=0 cpu_us=0 peak=0".encode())
         return
     why = run.watch()
     run.end()
@@ -390,7 +390,7 @@ def main() -> None:
         "err": run.wrote[b"E"],
     }
     if why != WORKER_GONE:
-        put(b"X", " ".join(f"{name}={value}" for name, value in report.items()).encode())
+        put(b"X", " ".join([header[5], *(f"{name}={value}" for name, value in report.items())]).encode())
 
 
 if __name__ == "__main__":

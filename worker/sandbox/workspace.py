@@ -111,7 +111,7 @@ class Workspaces:
         """How a call's box mounts the run's volume. Raises WorkspaceMissing, SandboxUnavailable."""
         volume = self._volume(run_id)
         try:
-            await self._engine.call(lambda api: api.inspect_volume(volume))
+            await self._engine.patiently(lambda: self._engine.call(lambda api: api.inspect_volume(volume)))
         except NotFound as error:
             raise WorkspaceMissing(f"run {run_id} has no workspace") from error
         return WorkspaceMount(volume, writable, self._labels(run_id, "workspace"))
@@ -151,9 +151,10 @@ class Workspaces:
             except NotFound:
                 return
             except Conflict as error:
-                # The last call's box is still on its way out.
+                # The last call's box is still on its way out, or another worker started one ahead for this run.
                 if attempt == _REMOVE_TRIES - 1:
                     raise SandboxUnavailable(f"the workspace is in use: {error}", "see `docker ps -a`") from error
+                await self._sandbox.clear_run(run_id)
                 await asyncio.sleep(0.1 * 2**attempt)
             else:
                 return

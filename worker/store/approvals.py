@@ -106,7 +106,7 @@ class Approvals:
             query, kind="approvals", at=table.c.requested_at, key=table.c.id, cursor=cursor, limit=limit
         )  # fmt: skip
         async with self.db.read() as conn:
-            found = [_approval(row) for row in await conn.execute(query)]
+            found = [approval_row(row) for row in await conn.execute(query)]
         return page_of("approvals", found, limit, _position)
 
     async def set_clock(self, question: FrozenQuestion, *, conn: AsyncConnection) -> None:
@@ -129,7 +129,7 @@ class Approvals:
             .where(table.c.run_id == run_id, table.c.state.in_(_OPEN))
             .order_by(table.c.requested_at, table.c.id)
         )
-        return [_approval(row) for row in await conn.execute(query)]
+        return [approval_row(row) for row in await conn.execute(query)]
 
 
 def _position(row: ApprovalRow) -> Position:
@@ -143,14 +143,15 @@ async def _open(conn: AsyncConnection, request: ApprovalRequest) -> ApprovalRow:
         "tenant": request.tenant,
         "automation": request.automation,
         "state": ApprovalState.PENDING.value,
+        "effect": request.effect,
+        "tool": None if request.call is None else request.call.tool,
         "request": request.model_dump_json(),
         "requested_at": request.requested_at,
         "deadline": request.deadline,
-        "tool": request.call.tool if request.call else None,
         "digest": request.digest,
     }
     await insert_if_absent(conn, table, values)
-    return _approval((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
+    return approval_row((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
 
 
 async def _close(
@@ -173,10 +174,11 @@ async def _close(
 
 def _found(result: sa.CursorResult[Any]) -> ApprovalRow | None:
     row = result.first()
-    return None if row is None else _approval(row)
+    return None if row is None else approval_row(row)
 
 
-def _approval(row: sa.Row[Any]) -> ApprovalRow:
+def approval_row(row: sa.Row[Any]) -> ApprovalRow:
+    """The question a row of the table holds."""
     return ApprovalRow(
         request=ApprovalRequest.model_validate_json(row.request),
         state=ApprovalState(row.state),

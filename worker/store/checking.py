@@ -20,6 +20,7 @@ from worker.store.events import LATE_TYPES
 from worker.store.lines import Entry
 from worker.store.merkle import HASH_BYTES
 
+_TELLING = frozenset({"call.intent", "call.outcome", "run.closed"})
 SILENCE = timedelta(minutes=2)
 """A log that is kept by a running system has a record each minute (`log.heartbeat`)."""
 
@@ -58,13 +59,13 @@ class Clock:
     """How often nothing at all was recorded for longer than SILENCE."""
     longest: timedelta = timedelta(0)
     longest_after: int | None = None
-    last: str = ""
-    _minute: str = field(default="", repr=False)
+    last: Any = field(default="", repr=False)
+    """The last record's time, as the log has it: str or bytes."""
 
-    def see(self, seq: int, ts: str) -> None:
+    def see(self, seq: int, ts: str | bytes) -> None:
         """The next record's time, which is of another minute than the last one's, or earlier."""
         try:
-            gap = times.from_text(ts) - times.from_text(self.last) if self.last else timedelta(0)
+            gap = times.from_text(_text(ts)) - times.from_text(_text(self.last)) if self.last else timedelta(0)
         except (ValueError, TypeError) as error:
             raise BadRecord(seq, f"its time cannot be read: {error}") from error
         if gap < timedelta(0):
@@ -91,24 +92,30 @@ class _Run:
 class LogCheck:
     """A check that is under way. Memory: some bytes a record, for finding what is there twice."""
 
-    def __init__(self, anchored: bytes = b"") -> None:
-        """`anchored`: leaf hashes, end to end from record 1, that signed checkpoints vouch for."""
+    def __init__(self, anchored: bytes = b"", *, remember: bool = True) -> None:
+        """`anchored`: leaf hashes, end to end from record 1, that signed checkpoints vouch for.
+
+        Without `remember` memory is some bytes a run: facts recorded twice are left to the database to refuse.
+        """
         self.count = 0
         self.value = chain.GENESIS
         self.leaves = bytearray()
         """Leaf hashes of the records so far, end to end."""
         self.clock = Clock()
         self._anchored = anchored
+        self._remember = remember
         self._ids: set[int] = set()
         self._runs: dict[Any, _Run] = {}
 
     def take(self, entries: Iterable[Entry]) -> None:
         """The next records. Raises BadRecord; the check is over then."""
         sha256, ids, leaves, anchored, clock = chain.sha256, self._ids, self.leaves, self._anchored, self.clock
-        limit, count, value, last = len(anchored), self.count, self.value, clock.last
+        remember = self._remember
+        limit, count, value, runs = len(anchored), self.count, self.value, self._runs
+        last: Any = clock.last
         try:
             for entry in entries:
-                seq, envelope, claimed, chained, event_id, run_id, _, ts, _ = entry
+                seq, envelope, claimed, chained, event_id, run_id, run_seq, ts, type_ = entry
                 if seq != count + 1:
                     raise Misplaced(count + 1, entry)
                 leaf = sha256(b"\x00" + envelope).digest()
@@ -118,17 +125,26 @@ class LogCheck:
                 following = sha256(value + seq.to_bytes(8, "big") + leaf).digest()
                 if following != chained:
                     raise _unlinked(seq, vouched=at < limit)
-                number = hash(event_id)
-                if number in ids:
-                    raise BadRecord(seq, "the fact it records was recorded before")
-                ids.add(number)
+                if remember:
+                    number = hash(event_id)
+                    if number in ids:
+                        raise BadRecord(seq, "the fact it records was recorded before")
+                    ids.add(number)
+                    leaves += leaf
                 if run_id is not None:
-                    self._in_run(entry)
-                text = ts if isinstance(ts, str) else ts.decode()
-                if text[:16] != last[:16] or text < last:
-                    clock.see(seq, text)
-                last = clock.last = text
-                leaves += leaf
+                    run = runs.get(run_id)
+                    if run is None:
+                        run = runs[run_id] = _Run()
+                    if run_seq is None or run_seq != run.last + 1:
+                        raise BadRecord(
+                            seq, f"the records of its run are not numbered densely: {run_seq} follows {run.last}"
+                        )
+                    run.last = run_seq
+                    if run.closed or type_ in _TELLING:
+                        self._in_run(run, entry)
+                if ts[:16] != last[:16] or ts < last:
+                    clock.see(seq, ts)
+                last = clock.last = ts
                 value, count = following, seq
         finally:
             self.count, self.value = count, value
@@ -139,14 +155,9 @@ class LogCheck:
         if self.count < vouched:
             raise BadRecord(self.count + 1, _missing(self.count + 1, vouched, "from the end of the log"))
 
-    def _in_run(self, entry: Entry) -> None:
-        seq, run_id, run_seq, type_ = entry.seq, entry.run_id, entry.run_seq, entry.type
-        run = self._runs.get(run_id)
-        if run is None:
-            run = self._runs[run_id] = _Run()
-        if run_seq is None or run_seq != run.last + 1:
-            raise BadRecord(seq, f"the records of its run are not numbered densely: {run_seq} follows {run.last}")
-        run.last = run_seq
+    def _in_run(self, run: _Run, entry: Entry) -> None:
+        """A record that starts or ends something, or that comes after the end."""
+        seq, type_ = entry.seq, entry.type
         if run.closed and type_ not in LATE_TYPES:
             raise BadRecord(seq, f"{type_} is recorded after its run was closed")
         if type_ == "call.intent":
@@ -166,6 +177,10 @@ class LogCheck:
         if run.open:
             raise BadRecord(min(run.open.values()), "its run is closed, and the call has no outcome")
         run.closed = True
+
+
+def _text(ts: str | bytes) -> str:
+    return ts if isinstance(ts, str) else ts.decode()
 
 
 def _missing(first: int, last: int, where: str = "") -> str:

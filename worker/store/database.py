@@ -6,11 +6,13 @@ A commit is durable when it returns (SQLite: WAL with synchronous=FULL; PostgreS
 """
 
 import os
+import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql
@@ -27,6 +29,9 @@ _READERS = 4
 _POSTGRES_CONNECTIONS = 10
 # Errors that mean "cannot be done now", as against a mistake in a statement. sqlite3 says DatabaseError for a damaged
 # file; psycopg puts deadlock, serialisation failure and a lost server under OperationalError.
+_DRIVER_FAULTS = (
+    sqlite3.OperationalError, psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable,
+)  # fmt: skip
 _FAULTS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
 
 
@@ -79,6 +84,22 @@ class Database:
                 yield conn
 
     @asynccontextmanager
+    async def driver(self) -> AsyncGenerator[Any]:
+        """The driver's own connection, outside any transaction, for whoever begins and ends one in fewer trips.
+
+        On SQLite it is the writing one, with `run` for work in its thread. One that was left by an exception is closed.
+        Raises StoreUnavailable.
+        """
+        with _store_faults():
+            async with (self._reader if self.sqlite_path is None else self._writer).connect() as conn:
+                try:
+                    yield (await conn.get_raw_connection()).driver_connection
+                except BaseException:
+                    if self.sqlite_path is None:
+                        await conn.invalidate()
+                    raise
+
+    @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """A connection for reading; each statement sees what is committed when it starts. Raises StoreUnavailable."""
         with _store_faults():
@@ -126,8 +147,12 @@ def _store_faults() -> Generator[None]:
     """Turn what the drivers raise when the database cannot be used into StoreUnavailable."""
     try:
         yield
-    except _FAULTS as fault:
+    except (*_FAULTS, *_DRIVER_FAULTS) as fault:
         raise StoreUnavailable(_brief(fault)) from fault
+    except sqlite3.DatabaseError as fault:
+        if type(fault) is sqlite3.DatabaseError:
+            raise StoreUnavailable(_brief(fault)) from fault
+        raise
     except exc.DBAPIError as fault:
         # IntegrityError and its kin are mistakes or races that callers handle; a broken connection or a damaged file
         # is neither.

@@ -42,6 +42,9 @@ EVENT_TYPES: dict[str, str] = {
     "artifact.stored": "A file the run left was kept in the blob store.",
     "key.created": "An API key was issued.",
     "key.revoked": "An API key was withdrawn.",
+    "key.rotated": "An API key got a successor; it goes on until the time given.",
+    "session.opened": "Somebody signed in to the console, with an API key or through the identity provider.",
+    "session.closed": "Somebody signed out of the console.",
     "policy.proposed": "Somebody proposed another policy; `diff` says what it would change.",
     "policy.applied": "Another policy came into force: by somebody's proposal, or from the files of the installation.",
     "policy.rejected": "A proposed policy was turned down.",
@@ -51,6 +54,7 @@ EVENT_TYPES: dict[str, str] = {
     "switch.confirmed": "Every run that a switch stops stands still or has ended, and has no container left.",
     "run.frozen": "The run stands still for a switch; the clocks of its questions are stopped.",
     "run.thawed": "A switch does not hold the run any more; `held` says whether another one does.",
+    "log.heartbeat": "The log is being kept: one each minute, so that silence shows.",
     "access.denied": "An authenticated principal asked for something it may not do.",
 }
 """Type -> meaning. A type that is not here is refused."""

@@ -14,7 +14,7 @@ from psycopg.rows import tuple_row
 from worker.store.chain import Envelope, envelope_bytes
 from worker.store.checking import BadRecord
 from worker.store.database import Database, StoreUnavailable
-from worker.store.lines import Entry
+from worker.store.lines import Entry, new
 
 _BATCH = 5000
 _COLUMNS = "seq, leaf_hash, chain_hash, event_id, ts, tenant, run_id, run_seq, type, actor, body"
@@ -61,16 +61,14 @@ class Reader:
         for batch in self.rows(after, last):
             for seq, leaf, chained, *hashed in batch:
                 try:
-                    envelope = Envelope(*hashed)
+                    envelope: Envelope = new(Envelope, hashed)
                     whole = envelope_bytes(envelope)
                     leaf, chained = bytes(leaf), bytes(chained)
                 except (TypeError, ValueError, AttributeError) as error:
                     # SQLite stores whatever type it is given, so a forged column need not even be text.
                     raise BadRecord(seq, f"the record cannot be read: {error}") from error
-                yield Entry(
-                    seq, whole, leaf, chained, envelope.event_id, envelope.run_id, envelope.run_seq, envelope.ts,
-                    envelope.type,
-                )  # fmt: skip
+                event_id, ts, _, run_id, run_seq, type_, _, _ = envelope
+                yield new(Entry, (seq, whole, leaf, chained, event_id, run_id, run_seq, ts, type_))
 
 
 class _Query:

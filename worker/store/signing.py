@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from policies.signatures import ACTION, ANSWER, MAX_LINKS, SUCCESSION, Succession, id_of, signing_bytes
 from policies.standing import Delegation, Grant
-from worker.store.keyfiles import publish, read_or_create, replace_secret
+from worker.store.keyfiles import publish, read_or_create, replace
 from workflows.contracts import ApprovalAction, ApprovalAnswer
 
 S = TypeVar("S", ApprovalAnswer, ApprovalAction, Succession, Grant, Delegation)
@@ -119,7 +119,7 @@ def rotate(keys: Path) -> AnswerKey:
     link = old.sign(Succession(public_key=made.public_base64, key_id=old.key_id), SUCCESSION)
     publish(keys / f"answer-{made.key_id}.after", link.model_dump_json().encode())
     publish(keys / f"answer-{made.key_id}.pub", made.public_base64.encode() + b"\n")
-    replace_secret(keys / _PRIVATE, pem)  # last: before this, nothing has changed
+    replace(keys / _PRIVATE, pem)  # last: before this, nothing has changed
     return load_or_create(keys)
 
 

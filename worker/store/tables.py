@@ -68,6 +68,9 @@ run = sa.Table(
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
+# A question is open as long as it was not closed. A literal text: with a bound value SQLite could not use the index.
+_STILL_OPEN = sa.text("closed_at IS NULL")
+
 approval = sa.Table(
     "approval",
     metadata,
@@ -81,13 +84,25 @@ approval = sa.Table(
     sa.Column("requested_at", UtcTime, nullable=False),
     sa.Column("deadline", UtcTime, nullable=False),
     sa.Column("closed_at", UtcTime),
-    sa.Column("progress", sa.Text),
+    sa.Column("effect", sa.Text),
     sa.Column("tool", sa.Text),
+    sa.Column("progress", sa.Text),
     sa.Column("digest", sa.Text),
     sa.Index(None, "tenant", "requested_at", "id"),
     sa.Index(None, "tenant", "digest"),
+    *(
+        sa.Index(
+            f"ix_approval_open_{'_'.join(columns)}",
+            "tenant",
+            *columns,
+            sqlite_where=_STILL_OPEN,
+            postgresql_where=_STILL_OPEN,
+        )
+        for columns in (("deadline", "id"), ("effect", "deadline", "id"))
+    ),
+    sa.Index(None, "tenant", "tool", "requested_at"),
 )
-"""A list for people; the workflow's state is the truth."""
+"""A list for people; the workflow's state is the truth. `effect` and `tool` are those of `request`, to filter by."""
 
 approval_grant = sa.Table(
     "approval_grant",
@@ -158,8 +173,25 @@ api_key = sa.Table(
     sa.Column("expires_at", UtcTime),
     sa.Column("revoked_at", UtcTime),
     sa.Column("last_used_at", UtcTime),
+    sa.Column("scopes", sa.Text),  # separated by blanks; NULL: all that its roles allow
     sa.Index(None, "tenant", "created_at", "id"),
 )
+
+console_session = sa.Table(
+    "console_session",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text),
+    sa.Column("via", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("seen_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("closed_at", UtcTime),
+    sa.Index(None, "expires_at"),
+)
+"""Who is signed in with a browser; `id` is the digest of the cookie's token."""
 
 file = sa.Table(
     "file",
@@ -280,3 +312,37 @@ lease = sa.Table(
     sa.Column("until", UtcTime, nullable=False),
 )
 """Which of several processes does a background duty now."""
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("directed_at", UtcTime),
+    sa.Index(None, "directed_at", "created_at"),
+)
+"""What has to be told, written in the transaction of the fact; `directed_at`: when its deliveries were made of it."""
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("notice_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", UtcTime, nullable=False),
+    sa.Column("problem", sa.Text),
+    sa.Column("receipt", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("ended_at", UtcTime),
+    sa.Index(None, "state", "next_at"),
+    sa.Index(None, "tenant", "created_at", "id"),
+)
+"""One notice on its way to one channel, and what became of it."""

@@ -23,7 +23,25 @@ async def verify(db: Database, vouched: Vouched = NOTHING) -> Verification:
 
 def verify_blocking(db: Database, vouched: Vouched = NOTHING) -> Verification:
     """`verify`, in this thread."""
-    check = LogCheck(vouched.leaves)
+    return _run(db, LogCheck(vouched.leaves), vouched)
+
+
+class Follower:
+    """Verifies a growing log again and again, each time only what is new. One call at a time."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._check = LogCheck(remember=False)
+
+    async def verify(self) -> Verification:
+        """Go on where the last check ended; what was checked then is not looked at again. Raises StoreUnavailable."""
+        found = await asyncio.to_thread(_run, self._db, self._check, NOTHING)
+        if not found.ok:
+            self._check = LogCheck(remember=False)
+        return found
+
+
+def _run(db: Database, check: LogCheck, vouched: Vouched) -> Verification:
     try:
         with reading(db) as reader:
             _verify(reader, check)
@@ -36,7 +54,7 @@ def _verify(reader: Reader, check: LogCheck) -> None:
     head = reader.head()
     if head is None:
         raise BadRecord(1, "the head row is missing")
-    check.take(reader.entries(None, head.seq))
+    check.take(reader.entries(check.count or None, head.seq))
     if check.count < head.seq:
         raise BadRecord(check.count + 1, f"records {check.count + 1} to {head.seq} are missing from the end of the log")
     check.finish()

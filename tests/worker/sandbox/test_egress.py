@@ -142,9 +142,11 @@ def _of(order: ToolRun, spec: ToolSpec) -> ToolRun:
     return order.model_copy(update={"tool": spec})
 
 
-async def test_any_host_means_none_unless_some_are_opened(office: Office, sites: Sites, db: Database) -> None:
-    closed = Means(Egress(office.folder), Secrets([], Scrubber()), AuditLog(db))
-    office.activities._means = closed
+async def test_any_host_means_none_unless_some_are_opened(
+    office: Office, sandbox: Sandbox, workspaces: Workspaces
+) -> None:
+    closed = Means(Egress(office.folder), Secrets([], Scrubber()), office.audit)
+    office.activities = SandboxActivities(sandbox, office.ledger, office.blobs, workspaces, office.audit, means=closed)
     with pytest.raises(ApplicationError, match="egress is closed"):
         await office.call("print(1)", egress=("*",))
     assert await office.outcomes() == []

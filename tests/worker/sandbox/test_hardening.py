@@ -1,7 +1,11 @@
 """The box is shut: as the engine tells it, and as it looks from inside."""
 
+import asyncio
+import dataclasses
 import json
-from typing import cast
+import time
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -10,6 +14,7 @@ from tools.contract import JsonObject, Limits
 from worker.sandbox import engine as names
 from worker.sandbox import profile, seccomp
 from worker.sandbox.container import Job, Sandbox
+from worker.sandbox.pool import PoolSettings
 from worker.sandbox.profile import Box, WorkspaceMount
 from worker.sandbox.selftest import judge, look_inside, selftest
 
@@ -47,6 +52,12 @@ async def test_engine_agrees_and_every_deviation_is_noticed(sandbox: Sandbox) ->
             "NetworkMode": "bridge", "Privileged": True, "ReadonlyRootfs": False, "CapDrop": None, "CapAdd": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"], "PidsLimit": 0, "Memory": 0, "MemorySwap": -1, "PidMode": "host",
             "IpcMode": "host", "UTSMode": "host", "Binds": ["/:/host"], "Devices": [{"PathOnHost": "/dev/kmsg"}],
+            "CpuQuota": 0, "CpuPeriod": 1000, "ShmSize": 1 << 30, "OomKillDisable": True, "AutoRemove": False,
+            "DeviceRequests": [{"Count": -1}], "DeviceCgroupRules": ["c *:* rwm"], "GroupAdd": ["0"],
+            "VolumesFrom": ["other"], "PortBindings": {"80/tcp": []}, "PublishAllPorts": True,
+            "Sysctls": {"kernel.msgmax": "1"}, "MaskedPaths": [], "ReadonlyPaths": ["/proc/sys"],
+            "Ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 1024}], "UsernsMode": "host", "CgroupnsMode": "host",
+            "Tmpfs": {"/tmp": "rw,exec"},
         },
         "Config": {"User": "0"},
     }  # fmt: skip
@@ -56,6 +67,10 @@ async def test_engine_agrees_and_every_deviation_is_noticed(sandbox: Sandbox) ->
             assert len(box.mismatches(changed)) == 1, name
     assert box.mismatches({**real, "Image": "sha256:other"})
     assert box.mismatches({**real, "NetworkSettings": {"Networks": {"none": {}, "bridge": {}}}})
+    for options in (["no-new-privileges:true", "seccomp=unconfined"], [*_options(real), "apparmor=unconfined"]):
+        security: JsonObject = {**_object(real["HostConfig"]), "SecurityOpt": list(options)}
+        assert len(box.mismatches({**real, "HostConfig": security})) == 1, options
+    assert dataclasses.replace(box, runtime="runsc").mismatches(real)
     socket: JsonObject = {"Type": "bind", "Source": "/run/docker.sock", "Destination": "/s", "RW": True}
     assert box.mismatches({**real, "Mounts": [socket]})
 
@@ -63,6 +78,33 @@ async def test_engine_agrees_and_every_deviation_is_noticed(sandbox: Sandbox) ->
 def _object(value: object) -> JsonObject:
     assert isinstance(value, dict)
     return cast(JsonObject, value)
+
+
+def _options(inspected: JsonObject) -> list[str]:
+    options = _object(inspected["HostConfig"])["SecurityOpt"]
+    assert isinstance(options, list)
+    return [str(option) for option in options]
+
+
+async def test_a_box_from_the_pool_is_verified_too(sandbox: Sandbox, sandbox_data: Path) -> None:
+    """It is started by the same steps; were one of them left out, this box would be handed out."""
+    real = await sandbox.kind(Job("run_inspect", "k", b"", b""))
+
+    class Careless(Box):
+        def body(self) -> JsonObject:
+            body = super().body()
+            _object(body["HostConfig"])["MaskedPaths"] = []
+            return body
+
+    fields: dict[str, Any] = {field.name: getattr(real, field.name) for field in dataclasses.fields(real)}
+    pooled = Sandbox(sandbox.engine, data=sandbox_data, owner=sandbox.owner, pool=PoolSettings(size=1))
+    pooled.pool.want(Careless(**fields))
+    deadline = time.monotonic() + 60
+    while not pooled.pool.stats.failed:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert (pooled.pool.stats.started, pooled.pool.waiting) == (0, 0)
+    await pooled.close()
 
 
 async def test_root_and_mounts_cannot_be_written(bench: Bench) -> None:

@@ -115,6 +115,26 @@ async def test_boxes_of_a_run_go_with_it(warm: Sandbox, workspaces: Workspaces) 
         await workspaces.remove("run_own")
 
 
+async def test_a_run_closed_by_another_worker_is_not_waited_for(
+    warm: Sandbox, sandbox: Sandbox, workspaces: Workspaces
+) -> None:
+    """Two workers of one installation: the one that closes the run finds the other's boxes in its way."""
+    await workspaces.open("run_shared", ())
+    mount = await workspaces.mount("run_shared", writable=True)
+    await ready(warm, Job("run_shared", "k", b"", b"", workspace=mount))
+    assert warm.pool.waiting == 1
+    # Not cleared before: also a box that came up after the clearing must not hold the volume.
+    await workspaces.remove("run_shared")
+    assert await leftovers(sandbox, "run_shared") == []
+    deadline = time.monotonic() + 60
+    while warm.pool.waiting:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    assert await warm.pool.full(20)
+    assert warm.pool.waiting == warm.pool.stats.started - 1 == 0
+    assert await leftovers(sandbox, "run_shared") == []
+
+
 async def test_the_waiting_interpreter_looks_freshly_started(warm: Sandbox) -> None:
     """Same arguments, flags, variables and traceback as one started by name."""
     source = """

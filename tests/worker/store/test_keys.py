@@ -21,6 +21,11 @@ from worker.store.tables import api_key
 ALICE = Principal(id="alice", tenant="acme", roles=("operator", "approver"))
 
 
+async def whose(keys: ApiKeys, plaintext: str) -> Principal | None:
+    key = await keys.verify(plaintext)
+    return key and key.principal
+
+
 @pytest.fixture
 def keys(db: Database, audit: AuditLog, tmp_path: Path) -> ApiKeys:
     return ApiKeys(db, audit, tmp_path / "keys")
@@ -29,7 +34,7 @@ def keys(db: Database, audit: AuditLog, tmp_path: Path) -> ApiKeys:
 async def test_a_key_stands_for_its_principal(keys: ApiKeys) -> None:
     key, plaintext = await keys.create("laptop", ALICE)
     assert plaintext.startswith(f"gh_{key.id}_")
-    assert await keys.verify(plaintext) == ALICE
+    assert await whose(keys, plaintext) == ALICE
 
 
 async def test_the_store_does_not_hold_the_key(keys: ApiKeys, db: Database, audit: AuditLog) -> None:
@@ -58,7 +63,7 @@ async def test_nonsense_opens_nothing(keys: ApiKeys, text: str) -> None:
 async def test_a_revoked_key_opens_nothing_and_says_when(keys: ApiKeys, audit: AuditLog) -> None:
     key, plaintext = await keys.create("laptop", ALICE, actor="root")
     assert await keys.revoke("other", key.id) is None
-    assert await keys.verify(plaintext) == ALICE
+    assert await whose(keys, plaintext) == ALICE
     revoked = await keys.revoke("acme", key.id, actor="root")
     assert revoked is not None
     assert revoked.revoked_at is not None
@@ -73,7 +78,7 @@ async def test_an_expired_key_opens_nothing(keys: ApiKeys) -> None:
     _, stale = await keys.create("old", ALICE, times.now() - timedelta(seconds=1))
     _, fresh = await keys.create("new", ALICE, times.now() + timedelta(hours=1))
     assert await keys.verify(stale) is None
-    assert await keys.verify(fresh) == ALICE
+    assert await whose(keys, fresh) == ALICE
 
 
 async def test_keys_are_listed_for_their_tenant(keys: ApiKeys) -> None:
@@ -102,7 +107,7 @@ async def test_use_is_noted_at_most_once_a_minute(keys: ApiKeys, db: Database) -
 
 async def test_another_pepper_opens_nothing(keys: ApiKeys, db: Database, audit: AuditLog, tmp_path: Path) -> None:
     _, plaintext = await keys.create("laptop", ALICE)
-    assert await ApiKeys(db, audit, tmp_path / "keys").verify(plaintext) == ALICE
+    assert await whose(ApiKeys(db, audit, tmp_path / "keys"), plaintext) == ALICE
     assert await ApiKeys(db, audit, tmp_path / "elsewhere").verify(plaintext) is None
 
 
@@ -111,3 +116,28 @@ async def test_a_pepper_others_can_read_is_refused(db: Database, audit: AuditLog
     (tmp_path / "keys" / "pepper").chmod(0o640)
     with pytest.raises(KeyFileUnsafe, match="chmod 600"):
         ApiKeys(db, audit, tmp_path / "keys")
+
+
+async def test_a_successor_takes_over_within_the_grace(keys: ApiKeys, audit: AuditLog) -> None:
+    expires = times.now() + timedelta(days=30)
+    old, plaintext = await keys.create("laptop", ALICE, expires, scopes=("runs:*",))
+    rotated = await keys.rotate("acme", old.id, grace=timedelta(hours=1), actor="root")
+    assert rotated is not None
+    new, successor = rotated
+    assert (new.name, new.principal, new.scopes) == ("laptop", ALICE, ("runs:*",))
+    assert new.expires_at is not None
+    assert abs((new.expires_at - new.created_at) - timedelta(days=30)) < timedelta(minutes=1)
+    assert await whose(keys, plaintext) == await whose(keys, successor) == ALICE
+    assert (await audit.page(tenant="acme", type="key.rotated"))[0].body["successor"] == new.id
+    assert await keys.rotate("acme", new.id, grace=timedelta(0)) is not None
+    assert await keys.verify(successor) is None
+    assert await keys.verify(plaintext) is not None, "its own grace is not touched"
+    assert await keys.rotate("acme", new.id, grace=timedelta(hours=1)) is None, "an ended key has no successor"
+    assert await keys.rotate("other", old.id, grace=timedelta(hours=1)) is None
+
+
+async def test_rotating_never_prolongs_a_key(keys: ApiKeys) -> None:
+    expires = times.now() + timedelta(minutes=5)
+    old, _ = await keys.create("laptop", ALICE, expires)
+    assert await keys.rotate("acme", old.id, grace=timedelta(hours=1)) is not None
+    assert {k.id: k.expires_at for k in await keys.list("acme")}[old.id] == expires

@@ -3,12 +3,12 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
-    for column in ("progress", "tool", "digest"):
+    for column in ("progress", "digest"):
         op.add_column("approval", sa.Column(column, sa.Text))
     op.create_index("ix_approval_tenant_digest", "approval", ["tenant", "digest"])
     op.create_table(
@@ -55,5 +55,5 @@ def downgrade() -> None:
     for table in ("delegation", "approval_grant_use", "approval_grant"):
         op.drop_table(table)
     op.drop_index("ix_approval_tenant_digest", "approval")
-    for column in ("digest", "tool", "progress"):
+    for column in ("digest", "progress"):
         op.drop_column("approval", column)

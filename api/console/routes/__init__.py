@@ -1,0 +1,1 @@
+"""One module a noun; each exports `router`, listed in `api/console/app.py`."""
