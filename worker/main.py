@@ -179,7 +179,10 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
     data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
     async with Engine(settings.docker_host, patience_s=settings.engine_patience_s) as engine:
         meter = metrics.Metrics(Runtime.default().metric_meter)
-        sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings(), meter=meter)
+        sandbox = ProvenSandbox(
+            engine, data=data, owner=installation_id(data), pool=PoolSettings(), meter=meter,
+            wanted=settings.sandbox_runtime,
+        )  # fmt: skip
         runs = Runs(db)
 
         async def closed(run_id: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from policies.redaction.placeholders import Level
+from worker.sandbox.facts import Runtime
 
 
 class Settings(BaseSettings):
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None
     """Left out for a public client: PKCE is used in any case."""
+    oidc_audience: str | None = None
+    """Audience of access tokens that may be sent instead of API keys; none are taken when unset. Never the client id:
+    an ID token is no access token."""
     oidc_name: str = "your organisation"
     oidc_scopes: str = "openid profile email"
     oidc_principal_claim: str = "sub"
@@ -71,6 +75,8 @@ class Settings(BaseSettings):
     `keys`, which `environment` `production` does not accept."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_runtime: Runtime = "auto"
+    """`auto`: gVisor (runsc) where the engine offers it and the self-test passes. `runsc`: that or no tool runs."""
     sandbox_wait_s: float = Field(default=120.0, ge=1)
     """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
     engine_patience_s: float = 15.0

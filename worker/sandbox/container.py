@@ -18,7 +18,8 @@ from tools.contract import JsonObject, Limits
 from worker.sandbox import engine as names
 from worker.sandbox.channel import REPORT, STDERR, STDOUT, ChannelClosed, Header
 from worker.sandbox.ending import Ending, Ran, reported
-from worker.sandbox.engine import Engine, EngineAway, EngineFacts, NotFound, SandboxUnavailable
+from worker.sandbox.engine import Engine, EngineAway, NotFound, SandboxUnavailable
+from worker.sandbox.facts import EngineFacts
 from worker.sandbox.forecast import Forecast
 from worker.sandbox.images import ImageRecord, command, recorded, verify
 from worker.sandbox.pool import Meter, Pool, PoolSettings, Unwatched

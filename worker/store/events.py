@@ -7,6 +7,10 @@ import hashlib
 
 from tools.contract import JsonObject, ToolResult
 
+CATALOGUE = 1
+"""Version of the catalogue. A type's meaning and its body's fields are a contract: both may be added to; a change or
+removal takes another version."""
+
 EVENT_TYPES: dict[str, str] = {
     "run.requested": "Somebody asked for a run through the API; the run's row exists from here on.",
     "run.opened": "The run's workflow started working, with this automation, by digest.",

@@ -3,8 +3,13 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
+
+TENANTS_OWN = ("approval_grant", "delegation")
+MINE = (
+    "current_setting('gatehouse.every_tenant', true) = 'on' OR tenant = current_setting('gatehouse.tenant', true)"
+)
 
 
 def upgrade() -> None:
@@ -49,6 +54,11 @@ def upgrade() -> None:
     )
     op.create_index("ix_delegation_tenant_created_at_id", "delegation", ["tenant", "created_at", "id"])
     op.create_index("ix_delegation_tenant_stand_in", "delegation", ["tenant", "stand_in"])
+    if op.get_bind().dialect.name == "postgresql":
+        for table in TENANTS_OWN:
+            op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+            op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+            op.execute(f"CREATE POLICY own_tenant ON {table} USING ({MINE}) WITH CHECK ({MINE})")
 
 
 def downgrade() -> None:
