@@ -36,6 +36,7 @@ from api.routes import (
     artifacts,
     audit,
     automations,
+    codec,
     deliveries,
     events,
     files,
@@ -52,6 +53,7 @@ from api.services import Services, open_services
 from policies.source import SourceError
 from tools.errors import ToolError
 from worker import telemetry, temporal
+from worker.anchors import copies
 from worker.settings import Settings
 from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
@@ -67,7 +69,7 @@ SHUTDOWN_S = 10
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
     audit.router, policy.router, policy_changes.router, switches.router, deliveries.router, keys.router, me.router,
-    health.router,
+    codec.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -81,6 +83,7 @@ TAGS = [
     {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
     {"name": "deliveries", "description": "Who was told what, and what did not get there."},
     {"name": "keys", "description": "API keys of your tenant."},
+    {"name": "codec", "description": "Readable payloads for the Temporal UI and command line, redacted."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},
 ]
@@ -118,6 +121,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(codec.UiOrigin, temporal_ui=settings.temporal_ui)
     app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
@@ -130,7 +134,7 @@ def _body_limit(settings: Settings) -> Any:
     def limit(method: str, path: str) -> int:
         if (method, path) == ("POST", f"{PREFIX}/files"):
             return settings.upload_bytes
-        return POLICY_BODY_BYTES if path.startswith(f"{PREFIX}/policy/") else JSON_BODY_BYTES
+        return POLICY_BODY_BYTES if path.startswith((f"{PREFIX}/policy/", f"{PREFIX}/codec/")) else JSON_BODY_BYTES
 
     return limit
 
@@ -218,7 +222,7 @@ async def serve(settings: Settings) -> None:
     """Open every part, then listen until a signal comes. Raises what keeps a part from opening."""
     async with open_services(settings) as opened:
         log.info("api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12])
-        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor))
+        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor), copies(settings))
         keeping = asyncio.create_task(keeper.run())
         try:
             await Server(settings, create_app(settings, opened)).serve()

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None
     """Left out for a public client: PKCE is used in any case."""
+    oidc_audience: str | None = None
+    """Audience of access tokens that may be sent instead of API keys; none are taken when unset. Never the client id:
+    an ID token is no access token."""
     oidc_name: str = "your organisation"
     oidc_scopes: str = "openid profile email"
     oidc_principal_claim: str = "sub"
@@ -110,6 +113,12 @@ class Settings(BaseSettings):
     audit_anchor: Path | None = None
     """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
     when unset."""
+    audit_anchor_s3: str | None = None
+    """`s3://bucket/prefix` that the anchor is copied to, reached as `artifacts` is; lock its objects there."""
+    audit_anchor_webhook: str | None = None
+    """Address that each line of the anchor is posted to."""
+    audit_anchor_syslog: str | None = None
+    """`udp://host:514`: a syslog server that each signed checkpoint is sent to."""
     log_level: str = "INFO"
     metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
     """`host:port` where the runs worker serves `/metrics` for Prometheus; models and sandbox: the next two ports."""

@@ -121,7 +121,7 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
     argv = [str(temporal_program()), "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port)]
     argv += ["--ui-port", str(ui_port), "--db-filename", str(settings.data.resolve() / "temporal.db")]
     argv += ["--namespace", settings.temporal_namespace, "--log-level", "warn", "--log-format", "json"]
-    argv += ["--ui-disable-news-fetch"]
+    argv += ["--ui-disable-news-fetch", "--ui-codec-endpoint", f"{addresses.api}/api/v1/codec"]
     for name, kind in SEARCH_ATTRIBUTES.items():
         argv += ["--search-attribute", f"{name}={kind}"]
 

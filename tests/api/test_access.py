@@ -41,6 +41,7 @@ RIGHTS: dict[str, tuple[set[str], Json | None]] = {
     "get_tool": (VIEWERS, None),
     "list_audit": (AUDITORS, None),
     "verify_audit": (AUDITORS, None),
+    "decode_payloads": (AUDITORS, {"payloads": []}),
     "check_policy": (VIEWERS - {"viewer"}, {"automation": "tidy", "tool": "list_files", "arguments": {"path": "in"}}),
     "explain_policy": (AUDITORS, {"automation": "tidy", "tool": "list_files", "arguments": {"path": "in"}}),
     "get_policy": (AUDITORS, None),

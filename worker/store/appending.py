@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -51,7 +52,7 @@ async def append(conn: AsyncConnection, requests: Sequence[Request]) -> list[Ans
     writing = Writing(seq, previous, asked.found(found.mappings()))
     answers = [writing.take(request) for request in requests]
     if writing.rows:
-        await conn.execute(_text(INSERT, conn), writing.rows if sqlite else writing.columns)
+        await conn.execute(_text(INSERT, conn), writing.rows if sqlite else writing.json)
         await conn.execute(_text(MOVE, conn), writing.moved)
     return answers
 
@@ -110,9 +111,13 @@ class Writing:
         return []
 
     @property
-    def columns(self) -> dict[str, list[Any]]:
-        """The rows, a list for each column."""
-        return {name: [row[name] for row in self.rows] for name in COLUMNS}
+    def json(self) -> dict[str, str]:
+        """The rows as one value."""
+        rows = [
+            {**row, "body": row["body"].decode(), **{name: row[name].hex() for name in ("leaf_hash", "chain_hash")}}
+            for row in self.rows
+        ]
+        return {"rows": orjson.dumps(rows).decode()}
 
     @property
     def moved(self) -> dict[str, Any]:
@@ -152,8 +157,12 @@ class Writing:
 
 COLUMNS = [column.name for column in audit_event.columns]
 _TYPES = {
-    column.name: {"BIGINT": "bigint", "INTEGER": "int", "BLOB": "bytea"}.get(str(column.type), "text")
-    for column in audit_event.columns
+    column.name: {"BIGINT": "bigint", "INTEGER": "int"}.get(str(column.type), "text") for column in audit_event.columns
+}
+_READ = {
+    "body": "convert_to(body, 'UTF8')",
+    "leaf_hash": "decode(leaf_hash, 'hex')",
+    "chain_hash": "decode(chain_hash, 'hex')",
 }
 _ALL = ", ".join(COLUMNS)
 _LAST = "(SELECT l.seq FROM audit_event l WHERE l.run_id = r.{id} ORDER BY l.run_seq DESC LIMIT 1)"
@@ -174,11 +183,12 @@ KNOWN = {
 """What `Asked` asks."""
 INSERT = {
     "sqlite": f"INSERT INTO audit_event ({_ALL}) VALUES ({', '.join(f':{name}' for name in COLUMNS)})",  # noqa: S608
-    # One statement whatever the number of rows: each row on its own would be a message to the server and back.
-    "postgresql": f"INSERT INTO audit_event ({_ALL}) SELECT * FROM unnest("  # noqa: S608
-    f"{', '.join(f'CAST(:{name} AS {kind}[])' for name, kind in _TYPES.items())})",
+    # One value whatever the number of rows: each row on its own would be a message, each column an array to be quoted.
+    "postgresql": f"INSERT INTO audit_event ({_ALL}) SELECT "  # noqa: S608
+    f"{', '.join(_READ.get(name, name) for name in COLUMNS)} FROM json_to_recordset(CAST(:rows AS json)) "
+    f"AS r({', '.join(f'{name} {kind}' for name, kind in _TYPES.items())})",
 }
-"""Takes `Writing.rows` on SQLite, `Writing.columns` on PostgreSQL."""
+"""Takes `Writing.rows` on SQLite, `Writing.json` on PostgreSQL."""
 MOVE = {"sqlite": _MOVE, "postgresql": _MOVE}
 """Takes `Writing.moved`."""
 _AS_TEXT = {

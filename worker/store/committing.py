@@ -115,7 +115,7 @@ class Committer:
             answers = [writing.take(request) for request in batch]
             async with connection.pipeline():
                 if writing.rows:
-                    await connection.execute(_INSERT, writing.columns)
+                    await connection.execute(_INSERT, writing.json)
                     await connection.execute(_MOVE, writing.moved)
                 await connection.execute("COMMIT")
         return answers

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from worker.store import migration, sqlite
+from worker.store import migration, sqlite, tenants
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
@@ -81,6 +81,7 @@ class Database:
         """
         with _store_faults():
             async with self._writer.begin() as conn:
+                await tenants.declare(conn)
                 yield conn
 
     @asynccontextmanager
@@ -102,6 +103,11 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """A connection for reading; each statement sees what is committed when it starts. Raises StoreUnavailable."""
+        if tenants.narrowed() and self.sqlite_path is None:
+            # Whose rows may be seen is told for a transaction: it cannot be left behind on a pooled connection.
+            async with self.begin() as conn:
+                yield conn
+            return
         with _store_faults():
             async with self._reader.connect() as conn:
                 yield conn
@@ -207,7 +213,7 @@ def _begin_immediate(conn: Connection) -> None:
 
 def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
     """One pool; reads run outside transactions, which saves two round trips each."""
-    options = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC"
+    options = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC {tenants.AT_START}"
     writer = create_async_engine(
         url, pool_size=_POSTGRES_CONNECTIONS, max_overflow=0, pool_timeout=2 * LOCK_TIMEOUT_S,
         connect_args={"options": options, "application_name": "gatehouse", "connect_timeout": 5},
