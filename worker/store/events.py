@@ -42,6 +42,7 @@ EVENT_TYPES: dict[str, str] = {
     "switch.eased": "A kill switch was released to safe mode.",
     "switch.released": "A switch has no effect any more.",
     "switch.confirmed": "Every run that a switch stops stands still or has ended, and has no container left.",
+    "sweep.repaired": "The store and Temporal did not agree on a run, and the keeper repaired it; `what` says how.",
     "run.frozen": "The run stands still for a switch; the clocks of its questions are stopped.",
     "run.thawed": "A switch does not hold the run any more; `held` says whether another one does.",
     "history.decoded": "Somebody was shown decrypted payloads of these runs, redacted.",
