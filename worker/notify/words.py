@@ -40,7 +40,7 @@ def link(notice: Notice, console: str | None) -> str | None:
         return None
     base, approval = console.rstrip("/"), notice.body.get("approval_id")
     if isinstance(approval, str):
-        return f"{base}/console/approvals/{quote(approval, safe='')}"
+        return f"{base}/console/questions/{quote(approval, safe='')}"
     if notice.run_id:
         return f"{base}/console/runs/{quote(notice.run_id, safe='')}"
     return f"{base}/console/switches"

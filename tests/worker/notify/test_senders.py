@@ -126,7 +126,7 @@ async def test_slack_gets_a_link_and_nobody_s_text_becomes_markup() -> None:
     section, detail, actions = told["blocks"]
     assert "<!channel>" not in section["text"]["text"]
     assert detail["text"]["type"] == "plain_text"
-    assert actions["elements"][0]["url"] == "https://gate.example.org/console/approvals/run_1.1"
+    assert actions["elements"][0]["url"] == "https://gate.example.org/console/questions/run_1.1"
 
 
 def mail_channel(port: int, **changes: Any) -> EmailChannel:
@@ -146,7 +146,7 @@ async def test_a_mail_arrives_once_known_by_its_id() -> None:
     assert first["Message-ID"] == second["Message-ID"]
     assert first["To"] == "ruth@example.org, lea@example.org"
     assert "delete_files of log-triage needs an answer by approver" in first["Subject"]
-    assert "https://gate.example.org/console/approvals/run_1.1" in str(first.get_payload())
+    assert "https://gate.example.org/console/questions/run_1.1" in str(first.get_payload())
 
 
 async def test_a_line_break_makes_no_header() -> None:
