@@ -125,12 +125,13 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
         await policy.start()
         following = asyncio.create_task(policy.follow())
         keys = _AnswerKeys(settings.keys)
-        records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys)
+        redact = temporal.redactor(settings).json
+        records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys, redact=redact)
         yield Worker(
             client,
             task_queue=QUEUE_RUNS,
             workflows=[AutomationWorkflow],
-            activities=[*records.all(), *GateActivities(policy, audit).all(), *RuleActivities().all()],
+            activities=[*records.all(), *GateActivities(policy, audit, redact=redact).all(), *RuleActivities().all()],
             workflow_runner=temporal.workflow_runner(),
             # Everything here is local: a remote activity on this queue would be somebody's mistake or worse.
             no_remote_activities=True,
@@ -214,7 +215,9 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             egress = Egress(data / "egress")
             await asyncio.to_thread(egress.sweep)
             means = Means(egress, _secrets(settings), audit, opened=settings.egress_hosts)
-            activities = SandboxActivities(sandbox, Ledger(db, audit), blobs, workspaces, audit, means=means)
+            activities = SandboxActivities(
+                sandbox, Ledger(db, audit), blobs, workspaces, audit, means=means, redacts=temporal.redactor(settings)
+            )
             yield Worker(
                 client,
                 task_queue=QUEUE_SANDBOX,

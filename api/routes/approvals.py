@@ -1,7 +1,7 @@
 """Questions to humans: the list, one of them, and the two answers. The key says who answers, never the body."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Path, Query
 
@@ -12,6 +12,7 @@ from api.links import run_link, temporal_link
 from api.listing import bad_cursor
 from api.paging import Cursor, Limit, PageOut
 from api.services import Services, ServicesDep
+from policies.decision import Principal
 from tools.contract import JsonObject, ToolCall, Wire
 from worker.store.approvals import ApprovalRow
 from worker.store.paging import BadCursor
@@ -61,17 +62,22 @@ class ApprovalOut(Wire):
     links: ApprovalLinks
 
 
-def approval_out(services: Services, row: ApprovalRow) -> ApprovalOut:
-    """The row as the API shows it."""
+def approval_out(services: Services, row: ApprovalRow, viewer: Principal) -> ApprovalOut:
+    """The row as the API shows it. Who may answer sees exactly what will run; others see no secret or personal data."""
     asked, given = row.request, row.answer
+    call, edited = asked.call, None if given is None else given.edited_arguments
+    if not services.engine.may(viewer, "approvals", "answer"):
+        clean = services.redacts.json
+        call = None if call is None else call.model_copy(update={"arguments": clean(dict(call.arguments))})
+        edited = None if edited is None else cast("JsonObject", clean(dict(edited)))
     return ApprovalOut(
         id=asked.id, run_id=asked.run_id, question=asked.question, state=row.state, automation=asked.automation,
-        requester=asked.requester, call=asked.call, tool_version=asked.tool_version, effect=asked.effect,
+        requester=asked.requester, call=call, tool_version=asked.tool_version, effect=asked.effect,
         digest=asked.digest, rule=asked.rule, reason=asked.reason, approvers=asked.approvers,
         requested_at=asked.requested_at, deadline=asked.deadline, closed_at=row.closed_at,
         answer=None if given is None else AnswerOut(
             verdict=given.verdict, principal=given.principal.id, reason=given.reason,
-            edited_arguments=given.edited_arguments,
+            edited_arguments=edited,
         ),
         links=ApprovalLinks(run=run_link(asked.run_id), temporal=temporal_link(services.settings, asked.run_id)),
     )  # fmt: skip
@@ -94,7 +100,9 @@ async def list_approvals(
         )
     except BadCursor:
         raise bad_cursor() from None
-    return PageOut[ApprovalOut](items=[approval_out(services, row) for row in page.items], next_cursor=page.next_cursor)
+    return PageOut[ApprovalOut](
+        items=[approval_out(services, row, principal) for row in page.items], next_cursor=page.next_cursor
+    )
 
 
 @router.get("/{approval_id}", operation_id="get_approval", summary="One question", responses=problems(404))
@@ -103,7 +111,7 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
     row = await services.approvals.get(principal.tenant, approval_id)
     if row is None:
         raise not_found("approval", approval_id)
-    return approval_out(services, row)
+    return approval_out(services, row, principal)
 
 
 @router.post(
@@ -114,10 +122,10 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
 )
 async def approve(approval_id: Id, body: ApproveIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """A run's requester may not answer. 409, 403 and 422 carry the refusal's `kind`; each refusal is recorded."""
-    return approval_out(services, await give_answer(services, principal, approval_id, "approve", body))
+    return approval_out(services, await give_answer(services, principal, approval_id, "approve", body), principal)
 
 
 @router.post("/{approval_id}/deny", operation_id="deny", summary="Deny, with a reason", responses=problems(404, 409))
 async def deny(approval_id: Id, body: DenyIn, principal: ApprovalsAnswerer, services: ServicesDep) -> ApprovalOut:
     """The reason is handed to the agent, which goes on without the call."""
-    return approval_out(services, await give_answer(services, principal, approval_id, "deny", body))
+    return approval_out(services, await give_answer(services, principal, approval_id, "deny", body), principal)
