@@ -38,7 +38,7 @@ types: ## Pyright, strict
 contracts: ## Which package may import which
 	$(BIN)/lint-imports
 
-up: ## Keep the system running in the foreground (Temporal, API, three workers); Ctrl-C stops it
+up: ## Keep the system running in the foreground (Temporal, API, three workers, keeper); Ctrl-C stops it
 	@$(SETUP) --quiet
 	@exec $(BIN)/gatehouse up
 

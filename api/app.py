@@ -36,6 +36,8 @@ from api.routes import (
     artifacts,
     audit,
     automations,
+    codec,
+    deliveries,
     events,
     files,
     health,
@@ -65,7 +67,8 @@ SHUTDOWN_S = 10
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, switches.router, keys.router, me.router, health.router,
+    audit.router, policy.router, policy_changes.router, switches.router, deliveries.router, keys.router, me.router,
+    codec.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -77,7 +80,9 @@ TAGS = [
     {"name": "audit", "description": "The record of everything, and the proof that it is whole."},
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
     {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
+    {"name": "deliveries", "description": "Who was told what, and what did not get there."},
     {"name": "keys", "description": "API keys of your tenant."},
+    {"name": "codec", "description": "Readable payloads for the Temporal UI and command line, redacted."},
     {"name": "me", "description": "Who you are."},
     {"name": "health", "description": "Probes; no key needed."},
 ]
@@ -115,6 +120,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     errors.install(app, lambda path: _methods(app, path))
     app.add_middleware(RequestLimits, limit=_body_limit(settings))
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(codec.UiOrigin, temporal_ui=settings.temporal_ui)
     app.add_middleware(RequestLog)  # added last, so outermost
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
@@ -127,7 +133,7 @@ def _body_limit(settings: Settings) -> Any:
     def limit(method: str, path: str) -> int:
         if (method, path) == ("POST", f"{PREFIX}/files"):
             return settings.upload_bytes
-        return POLICY_BODY_BYTES if path.startswith(f"{PREFIX}/policy/") else JSON_BODY_BYTES
+        return POLICY_BODY_BYTES if path.startswith((f"{PREFIX}/policy/", f"{PREFIX}/codec/")) else JSON_BODY_BYTES
 
     return limit
 

@@ -5,6 +5,7 @@ visible in its signature. Identity never comes from a body, a query or another h
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
@@ -12,16 +13,21 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import FieldProblem, Refused
+from api.oidc import OidcRefused, OidcUnreachable
 from api.services import Services, ServicesDep
 from policies.decision import Principal
+from worker.store import tenants
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
-from worker.store.keys import ApiKey, covers
+from worker.store.keys import covers
 
 ROLES = ("viewer", "operator", "approver", "auditor", "admin")
 
 UNKNOWN_TENANT = "-"
 """Tenant of the record about a key nobody owns."""
+
+_DOTS = 2
+"""Between the three parts of a JSON Web Token; an API key has none."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,35 +35,70 @@ _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
     bearerFormat="gh_<id>_<secret>",
-    description="An API key: `Authorization: Bearer gh_...`. Made by `gatehouse keys create` or POST /api/v1/keys.",
+    description="An API key: `Authorization: Bearer gh_...`. Made by `gatehouse keys create` or POST /api/v1/keys. "
+    "Where the installation says so, an access token of its identity provider.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request's key or token stands for."""
+
+    principal: Principal
+    counted_as: str
+    """What its requests are counted under."""
+    scopes: tuple[str, ...] = ()
+    """Of its roles' rights only these; all when empty."""
 
 
 async def presented(
     request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> ApiKey:
-    """The valid key the request brings. Raises Refused 401 with `WWW-Authenticate`, 429 with `Retry-After`."""
+) -> Caller:
+    """Who the API key or access token of the request stands for. Raises Refused 401 with `WWW-Authenticate`, 429 with
+    `Retry-After`, 503 when the identity provider does not answer."""
     if credentials is None:
         raise _unauthenticated("no API key was sent", "")
-    key = await services.keys.verify(credentials.credentials)
-    if key is None:
+    caller = await _caller(services, credentials.credentials)
+    if caller is None:
         # Valid keys from the same address go on: others may sit behind it.
         services.rates.count(address=request.client.host if request.client else "unknown")
         await record_bad_key(services, request)
-        raise _unauthenticated("the API key is unknown, expired or revoked", 'error="invalid_token"')
-    request.state.principal = key.principal.id  # for the log
-    services.rates.count(key=key.id, tenant=key.principal.tenant)
-    return key
+        raise _unauthenticated("the API key or token is unknown, expired or revoked", 'error="invalid_token"')
+    request.state.principal = caller.principal.id  # for the log
+    services.rates.count(key=caller.counted_as, tenant=caller.principal.tenant)
+    tenants.narrow_to(caller.principal.tenant)
+    return caller
 
 
-Presented = Annotated[ApiKey, Depends(presented)]
+async def _caller(services: Services, credential: str) -> Caller | None:
+    if services.oidc is None or credential.count(".") != _DOTS:
+        key = await services.keys.verify(credential)
+        return None if key is None else Caller(key.principal, key.id, key.scopes)
+    try:
+        principal = await services.oidc.bearer(credential)
+    except OidcRefused as error:
+        log.warning("access.bad_token", reason=str(error)[:500])
+        return None
+    except OidcUnreachable as error:
+        log.error("access.provider_unreachable", reason=str(error)[:500])  # noqa: TRY400  (the reason says it)
+        raise Refused(
+            503,
+            "provider_unreachable",
+            "the identity provider does not answer, so the token cannot be checked",
+            remedy="try again, or use an API key",
+            headers={"Retry-After": "5"},
+        ) from error
+    return Caller(principal, f"token of {principal.tenant}/{principal.id}")
 
 
-async def authenticated(key: Presented) -> Principal:
-    """Whom the key stands for."""
-    return key.principal
+Presented = Annotated[Caller, Depends(presented)]
+
+
+async def authenticated(caller: Presented) -> Principal:
+    """Whom the key or token stands for."""
+    return caller.principal
 
 
 Authenticated = Annotated[Principal, Depends(authenticated)]
@@ -67,9 +108,9 @@ def allowed(resource: str, action: str) -> Callable[..., Awaitable[Principal]]:
     """Dependency: the principal, if the engine lets it do `action` on `resource` and the key's scopes cover it; else
     Refused 403, recorded."""
 
-    async def check(request: Request, services: ServicesDep, key: Presented) -> Principal:
-        await require(services, key.principal, resource, action, request, scopes=key.scopes)
-        return key.principal
+    async def check(request: Request, services: ServicesDep, caller: Presented) -> Principal:
+        await require(services, caller.principal, resource, action, request, scopes=caller.scopes)
+        return caller.principal
 
     return check
 
@@ -174,6 +215,7 @@ ApprovalsReader = Annotated[Principal, Depends(allowed("approvals", "read"))]
 ApprovalsAnswerer = Annotated[Principal, Depends(allowed("approvals", "answer"))]
 AutomationsReader = Annotated[Principal, Depends(allowed("automations", "read"))]
 ToolsReader = Annotated[Principal, Depends(allowed("tools", "read"))]
+HistoryReader = Annotated[Principal, Depends(allowed("history", "read"))]
 AuditReader = Annotated[Principal, Depends(allowed("audit", "read"))]
 AuditVerifier = Annotated[Principal, Depends(allowed("audit", "verify"))]
 PolicyChecker = Annotated[Principal, Depends(allowed("policy", "check"))]
@@ -183,6 +225,8 @@ PolicyApplier = Annotated[Principal, Depends(allowed("policy", "apply"))]
 SwitchesReader = Annotated[Principal, Depends(allowed("switches", "read"))]
 SwitchesSetter = Annotated[Principal, Depends(allowed("switches", "set"))]
 SwitchesReleaser = Annotated[Principal, Depends(allowed("switches", "release"))]
+DeliveriesReader = Annotated[Principal, Depends(allowed("deliveries", "read"))]
+DeliveriesRetrier = Annotated[Principal, Depends(allowed("deliveries", "retry"))]
 KeysReader = Annotated[Principal, Depends(allowed("keys", "read"))]
 KeysCreator = Annotated[Principal, Depends(allowed("keys", "create"))]
 KeysRevoker = Annotated[Principal, Depends(allowed("keys", "revoke"))]

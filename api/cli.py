@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from api.commands import approvals, audit_proof, catalog, images, keys, policy_changes, runs, sandbox, switches, system
+from api.commands import (
+    approvals,
+    audit_proof,
+    catalog,
+    deliveries,
+    encryption,
+    images,
+    keys,
+    policy_changes,
+    runs,
+    sandbox,
+    switches,
+    system,
+)
 from api.commands.output import paint, say
 from api.commands.session import CommandError, Session
 
@@ -25,11 +38,13 @@ app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(switches.app, name="switches")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(audit_proof.app, name="audit")
 app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")
 app.add_typer(keys.app, name="keys")
+app.add_typer(encryption.app, name="encryption")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(images.app, name="images")
 

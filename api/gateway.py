@@ -141,6 +141,7 @@ class Gateway:
         `details`: markdown shown in the Temporal UI. Search attributes are not encrypted, so they hold names only.
         """
         client = await self.client()
+        temporal.belongs(client, request.run_id, request.principal.tenant)
         definition = request.automation.definition
         async with _faults(self._settings, sent=True):
             try:
@@ -186,6 +187,7 @@ class Gateway:
         Raises AnswerRejected, NotRunning, NoWorker (within ANSWER_S), Unreachable.
         """
         handle = await self._handle(answer.run_id)
+        temporal.belongs(await self.client(), answer.run_id, answer.principal.tenant)
         try:
             async with _faults(self._settings, sent=True, within_s=ANSWER_S + 1), asyncio.timeout(ANSWER_S):
                 return await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (an untyped overload)

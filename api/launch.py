@@ -27,8 +27,9 @@ from worker.store.audit import AuditEvent
 from worker.store.events import closed_id
 from worker.store.idempotency import Reservation, ReserveState, StoredResponse
 from worker.store.ids import new_id
+from worker.store.outbox import Outbox, run_closed
 from worker.store.runs import Run
-from workflows.contracts import FileRef, Phase, Rung, RunRequest, RunResult
+from workflows.contracts import FileRef, Phase, Rung, RunRef, RunRequest, RunResult
 from workflows.spec import AutomationSpec
 
 log = structlog.get_logger(__name__)
@@ -268,6 +269,8 @@ async def close_unstarted(services: Services, run: Run, phase: Phase, reason: st
     async with services.database.begin() as conn:
         if not await services.runs.set_phase(run.id, phase, result=result, conn=conn):
             return False
+        ref = RunRef(run_id=run.id, tenant=run.tenant, automation=run.automation)
+        await Outbox(services.database).add(conn, run_closed(ref, phase, reason))
         await services.audit.lock(conn)
         records = await services.audit.count(run.id, conn=conn) + 1
         await services.audit.append(

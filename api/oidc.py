@@ -83,6 +83,8 @@ class Provider:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         if settings.oidc_issuer is None or settings.oidc_client_id is None:
             raise ValueError("GATEHOUSE_OIDC_ISSUER and GATEHOUSE_OIDC_CLIENT_ID belong together")
+        if settings.oidc_audience == settings.oidc_client_id:
+            raise ValueError("GATEHOUSE_OIDC_AUDIENCE must not be the client id: an ID token is no access token")
         self._settings = settings
         self._issuer = settings.oidc_issuer
         self._client_id = settings.oidc_client_id
@@ -123,6 +125,15 @@ class Provider:
         if not isinstance(token, str):
             raise OidcRefused("the provider gave no ID token")
         return self.principal(await self.verify(token, audience=self._client_id, nonce=attempt.nonce))
+
+    async def bearer(self, token: str) -> Principal:
+        """Who an access token stands for. A token that a program got for itself names the program as its subject
+        (RFC 9068): then the principal is a service. Raises OidcRefused, OidcUnreachable."""
+        if self._settings.oidc_audience is None:
+            raise OidcRefused("access tokens are not taken: GATEHOUSE_OIDC_AUDIENCE is not set")
+        claims = await self.verify(token, audience=self._settings.oidc_audience)
+        own = claims.get("sub") in (claims.get("client_id"), claims.get("azp"))
+        return self.principal(claims).model_copy(update={"kind": "service"} if own else {})
 
     async def verify(self, token: str, *, audience: str, nonce: str | None = None) -> dict[str, Any]:
         """The claims of a token that counts now: signed by the provider, issued by it, meant for `audience`, in time

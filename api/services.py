@@ -19,7 +19,10 @@ from tools.catalog import BUILT_IN, load_tools
 from worker import temporal
 from worker.artifacts import open_blobs
 from worker.automations import Catalog
+from worker.codec import EncryptingCodec
+from worker.encryption import open_keyring
 from worker.policy import LivePolicy
+from worker.reading import PayloadReader
 from worker.settings import Settings
 from worker.store import signing
 from worker.store.approvals import Approvals
@@ -28,7 +31,9 @@ from worker.store.blobs import Blobs
 from worker.store.database import Database
 from worker.store.files import Files
 from worker.store.idempotency import Idempotency
+from worker.store.keyring import Keyring
 from worker.store.keys import ApiKeys
+from worker.store.outbox import Outbox
 from worker.store.policies import Policies
 from worker.store.queue import Queue
 from worker.store.runs import Runs
@@ -51,12 +56,15 @@ class Services:
     runs: Runs
     switches: Switches
     stops: Stops
+    outbox: Outbox
     approvals: Approvals
     queue: Queue
     keys: ApiKeys
     sessions: Sessions
     files: Files
     blobs: Blobs
+    reader: PayloadReader
+    """Payloads of Temporal, for people."""
     idempotency: Idempotency
     catalog: Catalog
     engine: LivePolicy
@@ -79,8 +87,10 @@ class Services:
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Open everything but Temporal, which is connected to when first needed; close it again at the end.
 
-    Migrates the store. Raises StoreUnavailable, and the errors of rules, automations and tools, which name the file.
+    Migrates the store. Raises StoreUnavailable, KeyringError, and the errors of rules, automations and tools, which
+    name the file.
     """
+    keyring = open_keyring(settings)  # nothing is served that could not be encrypted
     database = Database(settings.sql_url)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None
@@ -101,7 +111,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         following = asyncio.create_task(tail.run())
         yield Services(
             settings=settings, redacts=temporal.redactor(settings), database=database, audit=audit, runs=Runs(database),
-            switches=Switches(database, audit), stops=Stops(database), approvals=Approvals(database),
+            switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
+            approvals=Approvals(database),
             queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
             sessions=Sessions(
                 database, audit, idle=timedelta(minutes=settings.console_idle_minutes),
@@ -111,7 +122,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
             public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
             oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
-            bad_keys=Throttle(per_minute=10),
+            reader=_reader(settings, keyring, blobs, Runs(database)), bad_keys=Throttle(per_minute=10),
             rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),
         )  # fmt: skip
     finally:
@@ -123,6 +134,15 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
         await database.close()
+
+
+def _reader(settings: Settings, keyring: Keyring, blobs: Blobs, runs: Runs) -> PayloadReader:
+    async def owner_of(run_id: str) -> str | None:
+        run = await runs.get(None, run_id)
+        return None if run is None else run.tenant
+
+    codec = EncryptingCodec(keyring, settings.temporal_namespace)
+    return PayloadReader(codec, blobs, temporal.redactor(settings), owner_of)
 
 
 def services(request: Request) -> Services:

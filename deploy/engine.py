@@ -138,6 +138,16 @@ def ensure(console: Console) -> None:
     _start(console)
 
 
+def ensure_gvisor(console: Console) -> None:
+    """Have gVisor's runtime on the machine for the tests under it. The machine's own engine is not told of it."""
+    if shutil.which("runsc"):
+        console.ok("gVisor (runsc) present")
+    elif can_apt() and apt_install(["runsc"], APT_LOG):
+        console.done("gVisor installed: apt-get install runsc")
+    else:
+        console.warn("no runsc on this machine: tests under gVisor will be skipped")
+
+
 def _install(console: Console) -> None:
     if _daemon_program():
         return

@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
             if options.dev:
                 browser.ensure(console)
             engine.ensure(console)
+            if options.dev:
+                engine.ensure_gvisor(console)
             ensure_image(console)
     except SetupError as problem:
         sys.stderr.write(f"\nset-up stopped: {problem}\n")

@@ -213,8 +213,8 @@ class PolicyEngine:
         """Whether the principal may do `action` on `resource` over the API. False for anything unknown; never raises.
 
         Resources and actions: runs read|start|cancel, artifacts read, files read|upload, automations read, tools read,
-        approvals read|answer, policy check|read|propose|apply, audit read|verify, keys read|create|revoke. The tenant
-        is the caller's to compare: rights say nothing about whose runs.
+        approvals read|answer, policy check|read|propose|apply, audit read|verify, history read, keys
+        read|create|revoke. The tenant is the caller's to compare: rights say nothing about whose runs.
         """
         try:
             if not _WORD.fullmatch(resource) or not _WORD.fullmatch(action):

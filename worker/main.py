@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import structlog
 from temporalio.client import Client
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from worker import telemetry, temporal
+from worker import metrics, telemetry, temporal
 from worker.settings import Settings
 from worker.store.signing import public_keys
 from workflows.contracts import QUEUE_MODELS, QUEUE_RUNS, QUEUE_SANDBOX
@@ -193,14 +194,18 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
 
     data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
     async with Engine(settings.docker_host, patience_s=settings.engine_patience_s) as engine:
-        sandbox = ProvenSandbox(engine, data=data, owner=installation_id(data), pool=PoolSettings())
+        meter = metrics.Metrics(Runtime.default().metric_meter)
+        sandbox = ProvenSandbox(
+            engine, data=data, owner=installation_id(data), pool=PoolSettings(), meter=meter,
+            wanted=settings.sandbox_runtime,
+        )  # fmt: skip
         runs = Runs(db)
 
         async def closed(run_id: str) -> bool:
             run = await runs.get(None, run_id)
             return run is not None and run.phase.final
 
-        stopper = Stopper(engine, sandbox.owner, Stops(db))
+        stopper = Stopper(engine, sandbox.owner, Stops(db), sandbox.clear_run)
         tasks = [asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())]
         try:
             await db.migrate()
@@ -270,6 +275,7 @@ def main() -> None:
     telemetry.configure(settings.log_level, process=f"worker-{queue}", redacts=temporal.redactor(settings))
     status = 0
     try:
+        metrics.serve(settings, queue)
         asyncio.run(serve(queue, settings))
     except Exception:
         log.exception("cannot go on", queue=queue)

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from policies.redaction.placeholders import Level
+from worker.sandbox.facts import Runtime
 
 
 class Settings(BaseSettings):
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None
     """Left out for a public client: PKCE is used in any case."""
+    oidc_audience: str | None = None
+    """Audience of access tokens that may be sent instead of API keys; none are taken when unset. Never the client id:
+    an ID token is no access token."""
     oidc_name: str = "your organisation"
     oidc_scopes: str = "openid profile email"
     oidc_principal_claim: str = "sub"
@@ -66,8 +70,13 @@ class Settings(BaseSettings):
     artifacts_access_key: SecretStr | None = None
     artifacts_secret_key: SecretStr | None = None
     """Unset: what the host offers (instance role, web identity, `AWS_*`)."""
+    encryption_keys: Path | None = None
+    """File with the data keys (payloads in Temporal, blobs at rest). Unset, the installation makes its own under
+    `keys`, which `environment` `production` does not accept."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
+    sandbox_runtime: Runtime = "auto"
+    """`auto`: gVisor (runsc) where the engine offers it and the self-test passes. `runsc`: that or no tool runs."""
     sandbox_wait_s: float = Field(default=120.0, ge=1)
     """How long a tool call may wait for a sandbox worker to take it, before the run goes on without."""
     engine_patience_s: float = 15.0
@@ -98,7 +107,8 @@ class Settings(BaseSettings):
     model_privacy: Level = "personal"
     """What model providers see as placeholders only: `personal` (secrets and personal data), `secrets`, or `off`."""
     environment: str = "default"
-    """What conditions of policy rules see as `environment`, such as `staging` or `production`."""
+    """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about data
+    keys."""
     policy_strict: bool = False
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"
@@ -107,6 +117,8 @@ class Settings(BaseSettings):
     """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
     when unset."""
     log_level: str = "INFO"
+    metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
+    """`host:port` where the runs worker serves `/metrics` for Prometheus; models and sandbox: the next two ports."""
 
     @field_validator("egress_hosts", mode="before")
     @classmethod

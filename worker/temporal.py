@@ -1,12 +1,12 @@
 """How every process talks to Temporal: one client configuration, one workflow runner, one set of search attributes.
 
-Payloads are pydantic JSON, compressed; what is still larger than `CLAIM_BYTES` goes into the blob store and leaves a
-claim in the history. Failure texts are redacted before they leave the process.
+Payloads are pydantic JSON, compressed and encrypted (worker/codec.py); what is still larger than `CLAIM_BYTES` goes
+into the blob store and leaves a claim in the history. Failures are redacted and encrypted, messages and stack traces
+too; plain are ids, types, search attributes and claims.
 """
 
 import asyncio
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from urllib.parse import unquote, urlsplit
@@ -35,16 +35,16 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from policies.redaction import Redactor
 from worker.artifacts import open_blobs
+from worker.codec import EncryptingCodec
+from worker.encryption import open_keyring
 from worker.settings import Settings
 from worker.store.blobs import Blobs
 from workflows import contracts
 
 CLAIM_BYTES = 16 << 10
 """Payloads that are larger than this after compression are kept as blobs."""
-COMPRESS_BYTES = 8 << 10
-"""Smaller payloads stay as they are, so that the Temporal UI shows results, details and answers without a codec."""
-MAX_PAYLOAD_BYTES = 256 << 20
-"""A stored payload that would unpack to more is refused."""
+_ENCODED = "Encoded failure"
+"""What the SDKs and the UI show where a failure's own words are encrypted."""
 
 SEARCH_ATTRIBUTES: Mapping[str, "IndexedValueType.ValueType"] = {
     contracts.SA_AUTOMATION: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
@@ -88,7 +88,7 @@ def redactor(settings: Settings) -> Redactor:
     return Redactor(known, private=settings.privacy == "personal")
 
 
-def data_converter(blobs: Blobs, redacts: Redactor) -> DataConverter:
+def data_converter(blobs: Blobs, redacts: Redactor, codec: PayloadCodec) -> DataConverter:
     """How values become payloads; every process must use the same, or it cannot read the others'."""
 
     class Redacting(RedactingFailureConverter):
@@ -98,7 +98,7 @@ def data_converter(blobs: Blobs, redacts: Redactor) -> DataConverter:
 
     return DataConverter(
         payload_converter_class=PydanticAIPayloadConverter,
-        payload_codec=CompressingCodec(),
+        payload_codec=codec,
         failure_converter_class=Redacting,
         external_storage=ExternalStorage(drivers=[BlobDriver(blobs)], payload_size_threshold=CLAIM_BYTES),
     )
@@ -109,18 +109,28 @@ async def connect(
     *,
     timeout: timedelta = timedelta(seconds=5),  # noqa: ASYNC109  (the SDK knows none that covers everything)
 ) -> Client:
-    """A client for this installation. Raises TemporalUnavailable when the server does not answer within `timeout`."""
+    """A client for this installation. Raises TemporalUnavailable when the server does not answer within `timeout`, and
+    KeyringError when payloads could not be encrypted."""
+    codec = EncryptingCodec(open_keyring(settings), settings.temporal_namespace)
+    converter = data_converter(open_blobs(settings), redactor(settings), codec)
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             return await Client.connect(
                 settings.temporal_address,
                 namespace=settings.temporal_namespace,
-                data_converter=data_converter(open_blobs(settings), redactor(settings)),
+                data_converter=converter,
                 plugins=[PydanticAIPlugin()],
             )
     except (TimeoutError, RuntimeError, RPCError) as error:
         # The SDK reports a refused connection as RuntimeError.
         raise TemporalUnavailable(f"Temporal at {settings.temporal_address}: {error or 'no answer'}") from error
+
+
+def belongs(client: Client, run_id: str, tenant: str) -> None:
+    """Tell the client's codec whose run this is, before anything is sent to it."""
+    codec = client.data_converter.payload_codec
+    if isinstance(codec, EncryptingCodec):
+        codec.tenants.remember(run_id, tenant)
 
 
 def workflow_runner() -> WorkflowRunner:
@@ -147,38 +157,6 @@ async def ensure_search_attributes(client: Client) -> None:
     except RPCError as error:
         if error.status is not RPCStatusCode.ALREADY_EXISTS:
             raise
-
-
-class CompressingCodec(PayloadCodec):
-    """zlib for payloads where it saves something; others pass unchanged."""
-
-    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Compress each payload as a whole, metadata included."""
-        return [self._pack(payload) for payload in payloads]
-
-    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """The inverse. Raises ValueError on a payload that unpacks to more than MAX_PAYLOAD_BYTES."""
-        return [self._unpack(payload) for payload in payloads]
-
-    @staticmethod
-    def _pack(payload: Payload) -> Payload:
-        if len(payload.data) < COMPRESS_BYTES:
-            return payload
-        raw = payload.SerializeToString()
-        packed = zlib.compress(raw, level=6)
-        if len(packed) >= len(raw):
-            return payload
-        return Payload(metadata={"encoding": b"binary/zlib"}, data=packed)
-
-    @staticmethod
-    def _unpack(payload: Payload) -> Payload:
-        if payload.metadata.get("encoding") != b"binary/zlib":
-            return payload
-        unpacker = zlib.decompressobj()
-        raw = unpacker.decompress(payload.data, MAX_PAYLOAD_BYTES)
-        if unpacker.unconsumed_tail:
-            raise ValueError(f"payload unpacks to more than {MAX_PAYLOAD_BYTES} bytes")
-        return Payload.FromString(raw)
 
 
 class BlobDriver(StorageDriver):
@@ -210,24 +188,33 @@ class BlobDriver(StorageDriver):
 
 
 class RedactingFailureConverter(DefaultFailureConverter):
-    """Takes secrets out of messages, stack traces and details, causes included, before a failure enters a history."""
+    """Takes secrets out of messages, stack traces and details, causes included, before a failure enters a history; then
+    moves message and stack trace to where the codec encrypts them."""
 
     def __init__(self, redacts: Redactor) -> None:
         super().__init__()
         self._redacts = redacts
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        """As the default, redacted."""
+        """As the default, redacted and with encoded attributes."""
         super().to_failure(exception, payload_converter, failure)
         current = failure
         while True:
-            current.message = self._redacts.text(current.message)
-            current.stack_trace = self._redacts.text(current.stack_trace)
-            for payload in current.application_failure_info.details.payloads:
-                self._redact(payload)
+            # A failure that came from elsewhere and is raised again has its text in both places.
+            if current.message != _ENCODED or not current.HasField("encoded_attributes"):
+                self._redact_failure(current)
+                texts = {"message": current.message, "stack_trace": current.stack_trace}
+                current.encoded_attributes.CopyFrom(payload_converter.to_payload(texts))
+                current.message, current.stack_trace = _ENCODED, ""
             if not current.HasField("cause"):
                 return
             current = current.cause
+
+    def _redact_failure(self, failure: Failure) -> None:
+        failure.message = self._redacts.text(failure.message)
+        failure.stack_trace = self._redacts.text(failure.stack_trace)
+        for payload in failure.application_failure_info.details.payloads:
+            self._redact(payload)
 
     def _redact(self, payload: Payload) -> None:
         """Details are JSON here (codecs come later); anything else is dropped rather than let through unread."""

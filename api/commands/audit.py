@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -47,19 +47,24 @@ def export(
         Path | None, typer.Option("--out", "--output", "-o", help="File to write; stdout when left out.")
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only records after this number: goes on where a file ends.")] = 0,
+    form: Annotated[
+        Literal["jsonl", "ocsf"], typer.Option("--format", help="jsonl can be verified; ocsf is for a SIEM.")
+    ] = "jsonl",
     json_: Json = False,
 ) -> None:
     """Write the log as JSON lines, oldest first; each line is hashed as it stands."""
     import sys
 
     from worker.store.audit import AuditLog
+    from worker.store.siem import ocsf
 
     async def copy(database: "Database") -> int:
         count = 0
-        sink = output.open("wb") if output else sys.stdout.buffer
+        # A file that goes on where it ended is not begun anew.
+        sink = output.open("ab" if after else "wb") if output else sys.stdout.buffer
         try:
             async for line in AuditLog(database).export(after=after):
-                sink.write(line)
+                sink.write(line if form == "jsonl" else ocsf(line))
                 count += 1
             sink.flush()
         finally:
@@ -98,3 +103,14 @@ def search(
         return
     rows = [(r["seq"], moment(r["ts"]), r["type"], r["actor"], r["event_id"]) for r in found]
     put_table(["seq", "time", "type", "actor", "event"], rows, "no records match")
+
+
+@app.command("events")
+def events(json_: Json = False) -> None:
+    """Every type of record there is, and what it means. Types are added from version to version, never changed."""
+    from worker.store.events import CATALOGUE, EVENT_TYPES
+
+    if json_:
+        put_json({"version": CATALOGUE, "types": EVENT_TYPES})
+        return
+    put_table(["type", "meaning"], list(EVENT_TYPES.items()), "")

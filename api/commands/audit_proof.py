@@ -105,6 +105,26 @@ def prove(
         raise CommandError(f"cannot be proved: {error}", "`gatehouse audit anchor` signs a checkpoint now") from None
 
 
+@app.command("grants")
+def grants(
+    ctx: typer.Context,
+    role: Annotated[str, typer.Argument(help="PostgreSQL role that the processes connect as; it exists already.")],
+    show: Annotated[bool, typer.Option("--show", help="Print the statements instead of running them.")] = False,
+) -> None:
+    """Give a PostgreSQL role what the product needs, and on the audit log no more than INSERT and SELECT.
+
+    GATEHOUSE_DATABASE_URL must be the owner's: it migrates, too."""
+    from worker.store.grants import grant, statements
+
+    try:
+        if show:
+            put("".join(f"{statement};\n" for statement in statements(role)).rstrip())
+        else:
+            on_store(session(ctx), lambda database: grant(database, role))
+    except ValueError as error:
+        raise CommandError(str(error), "see `PostgreSQL` in docs/operations.md", Exit.USAGE) from None
+
+
 def _tell(found: "Verification", *, json_: bool) -> None:
     clock = found.clock
     told: dict[str, Any] = {

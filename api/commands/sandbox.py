@@ -62,7 +62,7 @@ def run(
         stdin=_stdin(stdin), variables=_variables(env or []), workspace=_folder(workspace), collect=collect,
         egress=tuple(egress or ()),
     )  # fmt: skip
-    use = DirectUse(settings.data, docker_host=settings.docker_host, say=say)
+    use = DirectUse(settings.data, docker_host=settings.docker_host, say=say, runtime=settings.sandbox_runtime)
     done = asyncio.run(use.run(request))
     if json_:
         put(done.model_dump_json(indent=2))

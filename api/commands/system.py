@@ -16,7 +16,7 @@ def up(
     ] = False,
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
-    """Run Temporal, three workers and the API; restart what dies. Ctrl-C stops everything."""
+    """Run Temporal, three workers, the keeper and the API; restart what dies. Ctrl-C stops everything."""
     from api.supervisor import addresses, control
     from api.supervisor.addresses import PortTakenError
     from api.supervisor.state import AlreadyRunningError, StateFiles

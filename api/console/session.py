@@ -14,6 +14,7 @@ from api.auth import require
 from api.services import Services, ServicesDep
 from policies.decision import Principal
 from worker.settings import Settings
+from worker.store import tenants
 from worker.store.sessions import Session
 
 HOME = "/console/queue"
@@ -52,6 +53,7 @@ async def visitor(request: Request, services: ServicesDep) -> Visitor:
     found = Visitor(session.principal, session, services)
     request.state.principal = session.principal.id  # for the log
     request.state.visitor = found
+    tenants.narrow_to(session.principal.tenant)
     return found
 
 

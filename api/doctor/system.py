@@ -12,8 +12,9 @@ from api.supervisor.layout import temporal_program
 from api.supervisor.state import StateFiles
 from worker.sandbox import images
 from worker.sandbox.container import Sandbox
-from worker.sandbox.engine import Engine, EngineFacts, SandboxUnavailable, connect, installation_id
-from worker.sandbox.selftest import judge, look_inside
+from worker.sandbox.engine import Engine, SandboxUnavailable, connect, installation_id
+from worker.sandbox.facts import GVISOR, EngineFacts
+from worker.sandbox.proven import choose
 from worker.settings import Settings
 
 
@@ -67,21 +68,23 @@ def _box(settings: Settings) -> Finding:
     """One real box, looked at from inside: is everything enforced that the engine said yes to?"""
     data = settings.data.resolve()
 
-    async def look() -> list[str]:
+    async def look() -> str:
         async with Engine(settings.docker_host) as found:
             sandbox = Sandbox(found, data=data, owner=installation_id(data))
             try:
-                return judge(await look_inside(sandbox))
+                return await choose(sandbox, settings.sandbox_runtime)
             finally:
                 await sandbox.close()
 
     try:
-        wrong = asyncio.run(look())
+        runtime = asyncio.run(look())
     except SandboxUnavailable as error:
-        return fail("sandbox", error.problem, error.remedy)
-    if wrong:
-        return fail("sandbox", f"the box is not shut: {'; '.join(wrong)}", "use another engine: tools do not run here")
+        return fail("sandbox", error.problem, f"{error.remedy}: tools do not run here")
     shut = "no network, read-only root, no capabilities, no new privileges, system call filter, limits"
+    if runtime == GVISOR:
+        return ok(
+            "sandbox", "a box was tried and is shut, under gVisor (runsc): a kernel of its own, no network, limits"
+        )
     return ok("sandbox", f"a box was tried and is shut: {shut}")
 
 

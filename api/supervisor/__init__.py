@@ -1,1 +1,1 @@
-"""Keeps one machine's Gatehouse running: Temporal, store migration, three workers, API. Used by `gatehouse up|down`."""
+"""Keeps one machine's Gatehouse running: Temporal, migration, workers, keeper, API. Used by `gatehouse up|down`."""

@@ -25,6 +25,8 @@ PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_")
 # What only the sandbox worker needs: the engine, and the secrets of tools.
 SANDBOX_VARIABLES = ("DOCKER_", "GATEHOUSE_DOCKER_", "GATEHOUSE_SECRET", "GATEHOUSE_VAULT_", "VAULT_")
 # Of the artifact store; Temporal's server and the practice model have no business there.
+# What only the keeper needs: the secrets of channels.
+NOTIFY_VARIABLES = ("GATEHOUSE_NOTIFY_",)
 STORE_VARIABLES = ("GATEHOUSE_ARTIFACTS", "AWS_")
 PRACTICE_PORT = 8095
 QUEUES = ("runs", "models", "sandbox")
@@ -119,7 +121,7 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
     argv = [str(temporal_program()), "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port)]
     argv += ["--ui-port", str(ui_port), "--db-filename", str(settings.data.resolve() / "temporal.db")]
     argv += ["--namespace", settings.temporal_namespace, "--log-level", "warn", "--log-format", "json"]
-    argv += ["--ui-disable-news-fetch"]
+    argv += ["--ui-disable-news-fetch", "--ui-codec-endpoint", f"{addresses.api}/api/v1/codec"]
     for name, kind in SEARCH_ATTRIBUTES.items():
         argv += ["--search-attribute", f"{name}={kind}"]
 
@@ -128,7 +130,7 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
 
     # The server asks who runs it, and ends where neither a password file nor the environment can say.
     known = {"USER": str(os.getuid()), "HOME": str(settings.data.resolve()), **env}
-    known = without(known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES)
+    known = without(known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES, *NOTIFY_VARIABLES)
     return Child("temporal", argv, known, logs / "temporal.log", serves)
 
 
@@ -137,12 +139,12 @@ def _practice_model(port: int, logs: Path, env: Mapping[str, str]) -> Child:
         return await listens("127.0.0.1", port)
 
     argv = [sys.executable, "-m", "worker.practice_model", "--port", str(port)]
-    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES)
+    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES, *NOTIFY_VARIABLES)
     return Child("practice-model", argv, env, logs / "practice-model.log", serves)
 
 
 def _worker(queue: str, logs: Path, env: Mapping[str, str]) -> Child:
-    prefixes = () if queue == "models" else PROVIDER_VARIABLES
+    prefixes = NOTIFY_VARIABLES if queue == "models" else (*PROVIDER_VARIABLES, *NOTIFY_VARIABLES)
     if queue != "sandbox":
         prefixes += SANDBOX_VARIABLES
     argv = [sys.executable, "-m", "worker.main", "--queue", queue]
@@ -172,7 +174,9 @@ def _api(host: str, port: int, logs: Path, env: Mapping[str, str]) -> Child:
         return (await answers(host, port, "/api/v1/ready"))[0] == 200
 
     argv = [sys.executable, "-m", "api.app"]
-    return Child("api", argv, without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES), logs / "api.log", serves)
+    return Child(
+        "api", argv, without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *NOTIFY_VARIABLES), logs / "api.log", serves
+    )
 
 
 def process_environment() -> dict[str, str]:

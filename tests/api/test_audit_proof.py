@@ -89,3 +89,19 @@ def test_proofs_go_from_hand_to_hand(house: Path, tmp_path: Path) -> None:
     assert gatehouse(tmp_path, "audit", "verify", "--proof", proof, *key).returncode == 1
     assert gatehouse(house, "audit", "prove", "20").returncode == 1, "nobody signed for it"
     assert gatehouse(house, "audit", "verify").returncode == 0
+
+
+def test_an_export_goes_on_where_it_ended_and_speaks_to_a_siem(house: Path, tmp_path: Path) -> None:
+    log, events = tmp_path / "log.jsonl", tmp_path / "events.jsonl"
+    whole = (house / "auditor" / "log.jsonl").read_bytes()
+    log.write_bytes(b"".join(whole.splitlines(keepends=True)[:15]))
+    assert gatehouse(house, "audit", "export", "--out", log, "--after", "15").returncode == 0
+    assert log.read_bytes() == whole
+    assert gatehouse(house, "audit", "export", "--format", "ocsf", "--after", "8", "--out", events).returncode == 0
+    told = [json.loads(line) for line in events.read_bytes().splitlines()]
+    assert [event["metadata"]["sequence"] for event in told] == list(range(9, 22))
+    assert [event["unmapped"]["gatehouse"] for event in told] == [json.loads(line) for line in whole.splitlines()[8:]]
+    for event in told:
+        assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
+        refused = event["api"]["operation"] == "access.denied"
+        assert (event["status_id"], event["severity_id"]) == ((2, 3) if refused else (1, 1))

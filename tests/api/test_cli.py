@@ -84,8 +84,8 @@ def test_help_is_quick_and_documents_the_exit_statuses() -> None:
     [
         "up", "down", "doctor", "run", "runs list", "runs show", "runs cancel", "runs events", "runs artifacts",
         "approvals list", "approvals show", "approvals approve", "approvals deny", "audit verify", "audit export",
-        "audit search", "audit anchor", "audit prove", "audit rotate-key", "policy check",
-        "tools list", "tools show", "automations list", "automations show",
+        "audit search", "audit anchor", "audit prove", "audit rotate-key", "audit events", "audit grants",
+        "policy check", "tools list", "tools show", "automations list", "automations show",
         "automations validate", "automations schema", "keys create", "keys list", "keys revoke",
         "policy explain", "policy lint", "policy test", "policy diff", "policy simulate", "policy show",
         "policy export", "policy apply", "policy reject", "policy proposals", "policy history", "policy suggest",

@@ -7,16 +7,13 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey, KeySet, RSAKey
+from joserfc.jwk import ECKey
 from oidc_provider_mock import User, run_server_in_thread
 from playwright.async_api import Browser, expect
 
@@ -24,9 +21,9 @@ from api import oidc
 from api.oidc import Attempt, OidcRefused, OidcUnreachable, Provider
 from tests.api.running import Api, running
 from tests.console.people import Desk
+from tests.fixtures.issuer import CLIENT, KEY, OTHER, Issuer, claims_of, signed
 from worker.settings import Settings
 
-CLIENT = "gatehouse"
 GROUPS = {"reviewers": "approver", "ops": "operator"}
 
 
@@ -106,41 +103,6 @@ async def test_a_code_counts_only_where_it_was_asked_for(federated: Api) -> None
 # ---------------------------------------------------------------- tokens of an enemy
 
 
-KEY = RSAKey.generate_key(2048, parameters={"kid": "good", "use": "sig"})
-OTHER = RSAKey.generate_key(2048, parameters={"kid": "good", "use": "sig"})
-
-
-class Issuer:
-    """A provider's public documents, with a count of how often its keys were fetched."""
-
-    def __init__(self) -> None:
-        self.fetched = 0
-        issuer = self
-
-        class Documents(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                at = issuer.address
-                found: Any = {
-                    "issuer": at, "authorization_endpoint": f"{at}/a", "token_endpoint": f"{at}/t",
-                    "jwks_uri": f"{at}/jwks",
-                }  # fmt: skip
-                if self.path == "/jwks":
-                    issuer.fetched += 1
-                    found = KeySet([KEY]).as_dict(private=False)
-                body = json.dumps(found).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Documents)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[Issuer]:
     found = Issuer()
@@ -153,19 +115,6 @@ def provider_of(issuer: Issuer, **more: Any) -> Provider:
         data=Path("/nonexistent"), oidc_issuer=issuer.address, oidc_client_id=CLIENT, oidc_roles=GROUPS, **more
     )
     return Provider(settings)
-
-
-def claims_of(issuer: Issuer, **changes: Any) -> dict[str, Any]:
-    now = int(time.time())
-    whole = {
-        "iss": issuer.address, "aud": CLIENT, "sub": "ruth", "iat": now, "exp": now + 300, "nonce": "n",
-        "groups": ["reviewers"],
-    } | changes  # fmt: skip
-    return {k: v for k, v in whole.items() if v is not None}
-
-
-def signed(claims: dict[str, Any], key: Any = KEY, algorithm: str = "RS256", **header: Any) -> str:
-    return jwt.encode({"alg": algorithm, "kid": "good"} | header, claims, key, algorithms=[algorithm])
 
 
 async def test_a_good_token(issuer: Issuer) -> None:

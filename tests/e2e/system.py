@@ -62,8 +62,8 @@ class System:
         """The same settings, for looking into the store from the test."""
         return Settings(data=self.data, home=self.home, temporal_address=f"127.0.0.1:{self.ports['temporal']}")
 
-    def command(self, part: str) -> list[str]:
-        """Command line of one part."""
+    def command(self, part: str, module: str = "worker.main") -> list[str]:
+        """Command line of one part; `module` is what a worker runs."""
         if part == "temporal":
             return [
                 str(Path(sys.executable).with_name("temporal")), "server", "start-dev", "--headless",
@@ -76,15 +76,15 @@ class System:
             return [sys.executable, "-m", "api.app"]
         if part == "keeper":
             return [sys.executable, "-m", "worker.keeper"]
-        return [sys.executable, "-m", "worker.main", "--queue", part]
+        return [sys.executable, "-m", module, "--queue", part]
 
-    def start(self, part: str, **extra: str) -> None:
+    def start(self, part: str, *, module: str = "worker.main", **extra: str) -> None:
         """Start one part, with extra environment; its output goes to `<data>/logs/<part>.log`."""
         logs = self.data / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{part}.log").open("ab") as log:
             self.processes[part] = subprocess.Popen(
-                self.command(part),
+                self.command(part, module),
                 cwd=ROOT,
                 env=self.environment | extra,
                 stdin=subprocess.DEVNULL,

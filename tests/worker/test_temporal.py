@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
-from temporalio.converter import DefaultPayloadConverter
+from temporalio.converter import DefaultFailureConverter, DefaultPayloadConverter
 from temporalio.exceptions import ApplicationError
 
 from policies.redaction import Redactor
 from tests.fixtures.temporal import TemporalServer, free_port
 from tools.contract import Outcome, ToolResult
+from worker import codec as codec_module
 from worker import temporal
+from worker.codec import CompressingCodec
 from worker.settings import Settings
 from worker.store.blobs import BlobMissing, Blobs
-from worker.temporal import CLAIM_BYTES, CompressingCodec, RedactingFailureConverter
+from worker.temporal import CLAIM_BYTES, RedactingFailureConverter
 
 KEY = "sk-proj-abcdefghijklmnopqrstuvwx"
 
@@ -33,7 +35,7 @@ def files(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("chars", [10, 5_000, 200_000])
 async def test_a_value_comes_back_as_it_went(tmp_path: Path, chars: int) -> None:
-    converter = temporal.data_converter(Blobs(tmp_path), Redactor([]))
+    converter = temporal.data_converter(Blobs(tmp_path), Redactor([]), CompressingCodec())
     sent = await converter.encode([result(chars)])
     [back] = await converter.decode(sent, [ToolResult])
     assert back == result(chars)
@@ -42,9 +44,9 @@ async def test_a_value_comes_back_as_it_went(tmp_path: Path, chars: int) -> None
 
 
 async def test_a_claim_without_its_blob_is_an_error(tmp_path: Path) -> None:
-    there = temporal.data_converter(Blobs(tmp_path / "a"), Redactor([]))
+    there = temporal.data_converter(Blobs(tmp_path / "a"), Redactor([]), CompressingCodec())
     sent = await there.encode([result(200_000)])
-    elsewhere = temporal.data_converter(Blobs(tmp_path / "b"), Redactor([]))
+    elsewhere = temporal.data_converter(Blobs(tmp_path / "b"), Redactor([]), CompressingCodec())
     with pytest.raises((BlobMissing, RuntimeError)):
         await elsewhere.decode(sent, [ToolResult])
 
@@ -59,7 +61,7 @@ async def test_what_does_not_get_smaller_passes_unchanged() -> None:
 async def test_a_payload_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = CompressingCodec()
     [packed] = await codec.encode([Payload(metadata={"encoding": b"json/plain"}, data=b"x" * 100_000)])
-    monkeypatch.setattr(temporal, "MAX_PAYLOAD_BYTES", 1000)
+    monkeypatch.setattr(codec_module, "MAX_PAYLOAD_BYTES", 1000)
     with pytest.raises(ValueError, match="unpacks to more"):
         await codec.decode([packed])
 
@@ -78,7 +80,10 @@ def test_a_failure_leaves_without_secrets_also_in_causes_and_details() -> None:
     assert "hunter2" not in whole
     details = json.loads(failure.application_failure_info.details.payloads[0].data)
     assert details == {"body": "key [redacted]", "api_key": "[redacted]"}
-    assert failure.cause.message.startswith("Authorization")
+    assert failure.message == failure.cause.message == "Encoded failure"
+    back = DefaultFailureConverter().from_failure(failure, DefaultPayloadConverter())
+    assert str(back) == "refused by [redacted]"
+    assert str(back.__cause__).startswith("ValueError: Authorization")
 
 
 def test_a_secret_of_this_process_is_known_by_its_value() -> None:

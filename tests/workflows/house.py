@@ -171,6 +171,7 @@ class House:
                 created_at=now, updated_at=now,
             )
         )  # fmt: skip
+        temporal.belongs(self.client, run_id, by.tenant)
         handle = await self.client.start_workflow(
             AutomationWorkflow.run, request, id=run_id, task_queue=contracts.QUEUE_RUNS
         )
@@ -222,15 +223,17 @@ class House:
 
 
 @asynccontextmanager
-async def opened(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings) -> AsyncGenerator[House]:
-    """The installation, its workers not polling yet."""
+async def opened(
+    provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings, *, client: Client | None = None
+) -> AsyncGenerator[House]:
+    """The installation, its workers not polling yet. `client`: another than the product's."""
     db = Database(settings.sql_url)
     await db.migrate()
     for tool in TOOLS.values():
         await blobs.put(tool.program)
     audit, runs, approvals = AuditLog(db), Runs(db), Approvals(db)
     key = load_or_create(settings.keys)
-    client = await temporal.connect(settings)
+    client = client or await temporal.connect(settings)
     house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox)
     await temporal.ensure_search_attributes(client)
     yield house

@@ -9,20 +9,26 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from temporalio.client import WorkflowFailureError
+from pydantic_ai.durable_exec.temporal import PydanticAIPlugin
+from temporalio.client import Client, WorkflowFailureError
 
+from policies.redaction import Redactor
 from tests.fixtures.provider import Provider, Status, answer, calls
 from tests.fixtures.temporal import TemporalServer
 from tests.workflows.conftest import settings_for
 from tests.workflows.house import RUTH, House, Started, automation, opened, workers
+from worker.codec import CompressingCodec
 from worker.sandbox.container import Sandbox
 from worker.sandbox.engine import Engine, installation_id
 from worker.sandbox.images import ImageStore
+from worker.settings import Settings
 from worker.store.blobs import Blobs
+from worker.temporal import data_converter
 
 LEA = RUTH.model_copy(update={"id": "lea", "roles": ("lead",)})
 FOLDER = Path(__file__).parent / "histories"
@@ -115,6 +121,18 @@ def _anonymous(value: Any) -> Any:
     return value
 
 
+@asynccontextmanager
+async def plain(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings) -> AsyncGenerator[House]:
+    """As `opened`, and nothing is encrypted: the key would be gone tomorrow."""
+    client = await Client.connect(
+        settings.temporal_address,
+        data_converter=data_converter(blobs, Redactor([]), CompressingCodec()),
+        plugins=[PydanticAIPlugin()],
+    )
+    async with opened(provider, sandbox, blobs, settings, client=client) as house:
+        yield house
+
+
 async def main() -> None:
     """Record all runs on a fresh installation."""
     FOLDER.mkdir(exist_ok=True)
@@ -127,10 +145,10 @@ async def main() -> None:
     blobs = Blobs(data / "blobs")
     async with Engine() as engine:
         sandbox = Sandbox(engine, data=data, owner=installation_id(data))
-        async with opened(provider, sandbox, blobs, settings_for(server, provider, data)) as house, workers(house):
+        async with plain(provider, sandbox, blobs, settings_for(server, provider, data)) as house, workers(house):
             for name, start in RUNS.items():
                 await _record(house, name, await start(house))
-        async with opened(provider, sandbox, blobs, settings_for(short, provider, data)) as house, workers(house):
+        async with plain(provider, sandbox, blobs, settings_for(short, provider, data)) as house, workers(house):
             await _record(house, "continued", await _continued(house))
         await sandbox.close()
     server.stop()

@@ -11,7 +11,9 @@ from temporalio.worker import Replayer
 
 from policies.redaction import Redactor
 from tests.workflows.reordered import ReorderedWorkflow
+from worker.codec import EncryptingCodec
 from worker.store.blobs import Blobs
+from worker.store.keyring import open_generated
 from worker.temporal import CLAIM_BYTES, data_converter, workflow_runner
 from workflows.automation import AutomationWorkflow
 
@@ -19,12 +21,13 @@ HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
 def replayer(workflow_class: type = AutomationWorkflow) -> Replayer:
-    """As the runs worker runs it: same runner, same converter."""
+    """As the runs worker runs it: same runner, same converter. The corpus itself is not encrypted."""
     blobs = Blobs(Path(tempfile.gettempdir()) / "gatehouse-no-blobs")
+    codec = EncryptingCodec(open_generated(Path(tempfile.mkdtemp()) / "data.keys"), "default")
     return Replayer(
         workflows=[workflow_class],
         workflow_runner=workflow_runner(),
-        data_converter=data_converter(blobs, Redactor([])),
+        data_converter=data_converter(blobs, Redactor([]), codec),
         plugins=[PydanticAIPlugin()],
     )
 

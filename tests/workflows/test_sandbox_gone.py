@@ -21,11 +21,19 @@ async def test_a_run_without_a_sandbox_worker_goes_to_a_human_soon(lone_house: H
         question = await run.question()
         assert question.question is Question.HANDOVER
         assert "no worker took it in time" in question.reason
-        assert await gateway.deserted() == [contracts.QUEUE_SANDBOX]
+
+        async def only_the_sandbox() -> bool:
+            return await gateway.deserted() == [contracts.QUEUE_SANDBOX]
+
+        assert await until(only_the_sandbox)
 
 
 async def test_a_call_whose_worker_is_gone_fails_by_name_and_the_run_goes_on(lone_house: House) -> None:
-    house = lone_house
+    house, gateway = lone_house, Gateway(lone_house.settings)
+
+    async def everybody() -> bool:
+        return await gateway.deserted() == []
+
     sandbox = SandboxActivities(
         house.sandbox, Ledger(house.db, house.audit), house.blobs, Workspaces(house.sandbox, house.blobs), house.audit
     )
@@ -35,7 +43,8 @@ async def test_a_call_whose_worker_is_gone_fails_by_name_and_the_run_goes_on(lon
     async with workers(house, boxes=False):
         # It opens the workspace and goes; it comes back for the artifacts.
         polling = asyncio.create_task(worker.run())
-        run = await house.start(automation("practice:gone"), sandbox_wait_s=3)
+        await until(everybody)
+        run = await house.start(automation("practice:gone"), sandbox_wait_s=5)
         await until(lambda: house.records(run, "model.requested"))
         await worker.shutdown()
         await polling

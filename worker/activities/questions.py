@@ -1,10 +1,13 @@
 """Questions to humans as audit events and as phases of a run. Pure."""
 
+from pydantic import JsonValue
+
 from tools.contract import JsonObject, arguments_digest
 from worker.activities.recording import SYSTEM_RUNS, Redact, arguments_fields, text
 from worker.store import times
 from worker.store.approvals import ApprovalRow
 from worker.store.audit import AuditEvent
+from worker.store.outbox import Notice
 from workflows.contracts import ApprovalAnswer, ApprovalRequest, Phase, Question
 
 
@@ -30,6 +33,27 @@ def requested(request: ApprovalRequest, redact: Redact) -> AuditEvent:
     }
     event_id = f"{request.run_id}/approval/{request.id}/requested"
     return AuditEvent(event_id, "approval.requested", request.tenant, request.run_id, request.requester, body)
+
+
+def notice(request: ApprovalRequest, type_: str, redact: Redact, **more: JsonValue) -> Notice:
+    """What people are told of a question: names, never arguments."""
+    body: JsonObject = {
+        "approval_id": request.id, "question": request.question.value, "automation": request.automation,
+        "requester": request.requester, "tool": request.call.tool if request.call else None, "effect": request.effect,
+        "approvers": request.approvers, "rule": request.rule, "reason": text(redact, request.reason)[:500],
+        "deadline": times.to_text(request.deadline), **more,
+    }  # fmt: skip
+    fact = type_.partition(".")[2]
+    return Notice(
+        id=f"{request.id}/{fact}", type=type_, tenant=request.tenant, run_id=request.run_id, body=body,
+        created_at=times.now(),
+    )  # fmt: skip
+
+
+def notice_closed(row: ApprovalRow, redact: Redact) -> Notice:
+    """`approval.closed`, with who said what."""
+    by = None if row.answer is None else row.answer.principal.id
+    return notice(row.request, "approval.closed", redact, state=row.state.value, by=by)
 
 
 def closed(row: ApprovalRow, redact: Redact) -> AuditEvent:

@@ -24,6 +24,7 @@ from worker.store.approvals import Approvals
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.events import closed_id, intent_id, outcome_body, outcome_id
 from worker.store.ledger import Ledger
+from worker.store.outbox import Outbox, run_closed
 from worker.store.runs import Run, Runs
 from worker.store.stops import Stops
 from workflows.contracts import (
@@ -60,6 +61,7 @@ class RecordActivities:
         self._answer_keys = answer_keys
         self._redact = redact
         self._stops = Stops(audit.db)
+        self._outbox = Outbox(audit.db)
 
     def all(self) -> list[Callable[..., object]]:
         """Every activity, for the worker's registration."""
@@ -126,6 +128,7 @@ class RecordActivities:
                     refuse(BAD_RECORD, f"question {request.id} is on record with other content")
                 if row.state is ApprovalState.PENDING:
                     await self._runs.set_phase(request.run_id, questions.phase_of(request), conn=conn)
+                await self._outbox.add(conn, questions.notice(request, "approval.requested", self._redact))
                 await self._audit.append(questions.requested(request, self._redact), conn=conn)
 
     @activity.defn(name="approval.close")
@@ -145,6 +148,7 @@ class RecordActivities:
                 waiting = await self._approvals.still_open(run_id, conn=conn)
                 phase = questions.phase_of(waiting[0].request) if waiting else Phase.WORKING
                 await self._runs.set_phase(run_id, phase, conn=conn)
+                await self._outbox.add(conn, questions.notice_closed(row, self._redact))
                 await self._audit.append(questions.closed(row, self._redact), conn=conn)
 
     @activity.defn(name="model.record")
@@ -212,6 +216,7 @@ class RecordActivities:
                     return
                 await self._runs.set_phase(run.run_id, result.phase, rung=result.rung, result=result, conn=conn)
                 left = await self._cancel_questions(conn, run)
+                await self._outbox.add(conn, run_closed(run, result.phase, result.failure))
                 # From here nobody appends: the count below is the count.
                 await self._audit.lock(conn)
                 left += await self._unfinished_calls(conn, run)
@@ -226,6 +231,7 @@ class RecordActivities:
             row = await self._approvals.close(waiting.request.id, ApprovalState.CANCELLED, conn=conn)
             if row is not None:
                 events.append(questions.closed(row, self._redact))
+                await self._outbox.add(conn, questions.notice_closed(row, self._redact))
         return events
 
     async def _unfinished_calls(self, conn: AsyncConnection, run: RunRef) -> list[AuditEvent]:

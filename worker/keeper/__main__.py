@@ -1,7 +1,7 @@
 """The keeper process: `python -m worker.keeper`. Composition root of the background duties.
 
-Holds the store and the connection to Temporal; no provider keys, no Docker. SIGTERM and SIGINT end it; a kill loses
-nothing.
+Holds the store, the connection to Temporal and the secrets of channels; no provider keys, no Docker. SIGTERM and SIGINT
+end it; a kill loses nothing.
 """
 
 import asyncio
@@ -16,17 +16,28 @@ import structlog
 from temporalio.client import Client
 
 from worker import telemetry, temporal
+from worker.activities.records import RecordActivities
+from worker.keeper.delivering import Delivering
 from worker.keeper.stopping import Stopping
+from worker.keeper.sweeping import Sweeping
+from worker.notify.channels import Secrets, load
+from worker.notify.senders import senders
 from worker.sandbox.process import this_process
 from worker.settings import Settings
+from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.database import Database, StoreUnavailable
 from worker.store.leases import Lease
+from worker.store.ledger import Ledger
+from worker.store.outbox import Outbox
+from worker.store.runs import Runs
 from worker.store.stops import Stops
 from worker.store.switches import Switches
 
 STOPPING_S = 0.5
 """How often switches are looked at: most of the time between a switch and the last run standing still."""
+DELIVERING_S = 0.5
+SWEEPING_S = 120.0
 MAX_WAIT_S = 10.0
 
 log = structlog.stdlib.get_logger("gatehouse.keeper")
@@ -71,14 +82,23 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    db, me = Database(settings.sql_url), this_process()
+    db, me, secrets = Database(settings.sql_url), this_process(), Secrets()
     tasks: list[asyncio.Task[None]] = []
     leases: list[Lease] = []
     try:
         await db.migrate()
         audit, connection = AuditLog(db), Connection(settings)
         stopping = Stopping(Switches(db, audit), Stops(db), audit, connection.client)
-        for name, look, period_s in (("stopping", stopping.look, STOPPING_S),):
+        delivering = Delivering(Outbox(db), senders(load(settings.home, secrets), secrets))
+        runs, approvals = Runs(db), Approvals(db)
+        records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
+        sweeping = Sweeping(runs, approvals, audit, records, connection.client)
+        duties = (
+            ("stopping", stopping.look, STOPPING_S),
+            ("delivering", delivering.look, DELIVERING_S),
+            ("sweeping", sweeping.look, SWEEPING_S),
+        )
+        for name, look, period_s in duties:
             lease = Lease(db, name, me)
             leases.append(lease)
             tasks.append(asyncio.create_task(duty(name, lease, look, period_s)))

@@ -72,12 +72,13 @@ def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return True
 
 
-async def _ask_system(host: str) -> Sequence[str]:
+async def ask_system(host: str) -> Sequence[str]:
+    """A Lookup: the machine's own resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def public_targets(lookup: Lookup = _ask_system) -> Resolve:
+def public_targets(lookup: Lookup = ask_system) -> Resolve:
     """Resolves by `lookup` and refuses a name as soon as one of its addresses is not public: a name that points both
     outside and inside is an attempt."""
 

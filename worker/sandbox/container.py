@@ -18,10 +18,11 @@ from tools.contract import JsonObject, Limits
 from worker.sandbox import engine as names
 from worker.sandbox.channel import REPORT, STDERR, STDOUT, ChannelClosed, Header
 from worker.sandbox.ending import Ending, Ran, reported
-from worker.sandbox.engine import Engine, EngineAway, EngineFacts, NotFound, SandboxUnavailable
+from worker.sandbox.engine import Engine, EngineAway, NotFound, SandboxUnavailable
+from worker.sandbox.facts import EngineFacts
 from worker.sandbox.forecast import Forecast
 from worker.sandbox.images import ImageRecord, command, recorded, verify
-from worker.sandbox.pool import Pool, PoolSettings
+from worker.sandbox.pool import Meter, Pool, PoolSettings, Unwatched
 from worker.sandbox.process import this_process
 from worker.sandbox.profile import Box, Loosening, WorkspaceMount
 from worker.sandbox.standing import Standing
@@ -93,9 +94,10 @@ class Sandbox:
 
     def __init__(
         self, engine: Engine, *, data: Path, owner: str, max_boxes: int = 16, pool: PoolSettings | None = None,
-        runtime: str = "",
+        runtime: str = "", meter: Meter | None = None,
     ) -> None:  # fmt: skip
         """Without `pool` every call starts its own box. `runtime`: one the engine offers, "" for its own choice."""
+        self._meter = meter or Unwatched()
         self.runtime = runtime
         self.engine = engine
         self.owner = owner
@@ -109,7 +111,7 @@ class Sandbox:
         self._removals: set[asyncio.Future[object]] = set()
         self._forecast = Forecast()
         settings = pool or PoolSettings(total=0)
-        self.pool = Pool(lambda kind: Standing(engine, self.labelled(kind)), settings, self._later)
+        self.pool = Pool(lambda kind: Standing(engine, self.labelled(kind)), settings, self._later, self._meter)
 
     async def facts(self) -> EngineFacts:
         """The engine's, asked once. Raises SandboxUnavailable when it cannot hold a box at all."""
@@ -168,7 +170,9 @@ class Sandbox:
     async def _run(self, job: Job, commit: Callable[[str], Awaitable[None]]) -> Ran:
         kind = await self.kind(job)
         await self._slots.acquire()
-        standing = self.pool.take(kind)
+        started = time.monotonic()
+        # A box with a way out is made for one call, whose identity its proxy's socket is.
+        standing = self.pool.take(kind) if kind.egress is None else None
         pooled = standing is not None
         # The deadline on the label counts from here, not from when the call began to wait for its turn.
         standing = standing or Standing(self.engine, replace(kind, labels=self._call_labels(job)))
@@ -192,7 +196,8 @@ class Sandbox:
             raise
         # The program is dead and its box about to vanish: the result need not wait for that.
         self._let_go(standing)
-        # A box with a way out is made for one call, whose identity its proxy's socket is.
+        self._meter.count("gatehouse_box_runs", ending=ran.ending.value, pooled=str(pooled).lower())
+        self._meter.took("gatehouse_box_seconds", time.monotonic() - started)
         if kind.egress is None and (following := self._forecast.used(job.run_id, kind)) is not None:
             self.pool.want(following)
         return replace(ran, pooled=pooled)

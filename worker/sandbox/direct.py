@@ -21,10 +21,12 @@ from worker.sandbox import engine as names
 from worker.sandbox.container import REAP_AFTER_S, BoxLost, Ending, Job, Ran, Sandbox, UnknownImage
 from worker.sandbox.egress import Egress, through
 from worker.sandbox.engine import Conflict, Engine, NotFound, SandboxUnavailable, installation_id
+from worker.sandbox.facts import Runtime
 from worker.sandbox.grant import Grant, Traffic
 from worker.sandbox.images import ImageStore, recorded
 from worker.sandbox.process import this_process
 from worker.sandbox.profile import WORKSPACE, Profile, WorkspaceMount
+from worker.sandbox.proven import choose
 from worker.sandbox.reaper import Reaper
 from worker.sandbox.transfer import Refused, pack, unpack
 from worker.sandbox.workspace import Carrier, ChunkStream
@@ -85,9 +87,12 @@ class Request:
 class DirectUse:
     """Runs requests with the engine at `docker_host` for the installation under `data`; `say` gets progress lines."""
 
-    def __init__(self, data: Path, *, docker_host: str | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, data: Path, *, docker_host: str | None, say: Callable[[str], None], runtime: Runtime = "auto"
+    ) -> None:
         self._data = data.resolve()
         self._host = docker_host
+        self._runtime: Runtime = runtime
         self._say = say
         self._run_id = f"direct_{secrets.token_hex(12)}"
 
@@ -115,6 +120,7 @@ class DirectUse:
         async with Engine(self._host) as engine, AsyncExitStack() as stack:
             sandbox = Sandbox(engine, data=self._data, owner=installation_id(self._data))
             stack.push_async_callback(sandbox.close)
+            await choose(sandbox, self._runtime, prove=False)
             await Reaper(engine, sandbox.owner, _never).sweep()
             job = Job(
                 run_id=self._run_id, key=self._run_id, program=b"", stdin=request.stdin, limits=request.limits,

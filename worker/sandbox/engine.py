@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from pydantic import JsonValue
 
 from tools.contract import JsonObject
 from worker.sandbox.docker_api import DockerApi
+from worker.sandbox.facts import EngineFacts
 
 T = TypeVar("T")
 
@@ -118,50 +118,6 @@ def translated(error: Exception) -> Exception:
     return error
 
 
-@dataclass(frozen=True)
-class EngineFacts:
-    """What the engine says of itself; `gatehouse doctor` and the start-up check read it."""
-
-    version: str
-    api_version: str
-    architecture: str
-    """As uname says it: x86_64, aarch64."""
-    cgroup_version: str
-    seccomp: bool
-    userns: bool
-    apparmor: bool
-    runtimes: tuple[str, ...]
-
-    def missing(self) -> list[str]:
-        """What the box cannot do without and this engine does not offer; empty when it will do."""
-        problems: list[str] = []
-        if not self.seccomp:
-            problems.append("the kernel or engine has no seccomp filter")
-        if self.architecture not in ("x86_64", "aarch64"):
-            problems.append(f"no system call filter is written for {self.architecture}")
-        return problems
-
-    def enforced(self) -> list[str]:
-        """What the self-test proves on this engine before anything runs."""
-        return [
-            "no network, no capabilities, no new privileges, read-only root, own uid, private namespaces",
-            "memory, processes, processor time, open files, file size",
-            *(["system call filter"] if self.seccomp else []),
-            *(["user namespace"] if self.userns else []),
-        ]
-
-    def not_enforced(self) -> list[str]:
-        """What would make a box stronger and this engine does not offer, each with what would change that."""
-        offers = {
-            "user namespace (the daemon's option userns-remap)": self.userns,
-            "AppArmor (a kernel with it)": self.apparmor,
-            "a kernel of its own (gVisor's runtime runsc)": "runsc" in self.runtimes,
-            # The engine has a limit for it on xfs with quotas only, and says so only when asked for a container.
-            "a hard limit on a workspace's disk space (process 1 counts it every 0.25 s)": False,
-        }
-        return [what for what, offered in offers.items() if not offered]
-
-
 class Engine:
     """The engine for asyncio code: SDK calls run in a bounded pool of threads of its own.
 
@@ -230,23 +186,7 @@ class Engine:
 
     async def facts(self) -> EngineFacts:
         """Ask the engine what it is. Raises SandboxUnavailable."""
-        info, version = await self.call(lambda api: (api.info(), api.version()))
-        options = [str(option) for option in _list(info.get("SecurityOptions"))]
-
-        def has(name: str) -> bool:
-            return any(option == f"name={name}" or option.startswith(f"name={name},") for option in options)
-
-        runtimes = info.get("Runtimes")
-        return EngineFacts(
-            version=str(version.get("Version", "")),
-            api_version=str(version.get("ApiVersion", "")),
-            architecture=str(info.get("Architecture", "")),
-            cgroup_version=str(info.get("CgroupVersion", "")),
-            seccomp=has("seccomp"),
-            userns=has("userns"),
-            apparmor=has("apparmor"),
-            runtimes=tuple(sorted(runtimes)) if isinstance(runtimes, dict) else (),
-        )
+        return EngineFacts.of(*await self.call(lambda api: (api.info(), api.version())))
 
     async def open_stream(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection of its own to the engine, upgraded by POST `path` to a raw byte stream.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from worker.sandbox.engine import NotFound, SandboxUnavailable
 from worker.sandbox.profile import Box
@@ -62,6 +62,27 @@ class PoolStats:
         return self.hits / max(1, self.hits + self.dry)
 
 
+class Meter(Protocol):
+    """Where numbers go that somebody watches (`worker.metrics`)."""
+
+    def count(self, name: str, **labels: str) -> None: ...  # noqa: D102
+    def level(self, name: str, value: float) -> None: ...  # noqa: D102
+    def took(self, name: str, seconds: float) -> None: ...  # noqa: D102
+
+
+class Unwatched:
+    """Nobody watches."""
+
+    def count(self, name: str, **labels: str) -> None:
+        """Let it go."""
+
+    def level(self, name: str, value: float) -> None:
+        """Let it go."""
+
+    def took(self, name: str, seconds: float) -> None:
+        """Let it go."""
+
+
 class _Kind:
     """The waiting boxes of one kind."""
 
@@ -80,12 +101,14 @@ class Pool:
         make: Callable[[Box], Standing],
         settings: PoolSettings,
         gone: Callable[[Awaitable[object]], "asyncio.Future[object]"],
+        meter: Meter | None = None,
     ) -> None:
         """`gone` sees to removals that nobody waits for."""
         self.stats = PoolStats()
         self.settings = settings
         self._make = make
         self._gone = gone
+        self._meter = meter or Unwatched()
         self._kinds: dict[Box, _Kind] = {}
         self._work = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -100,9 +123,12 @@ class Pool:
             standing = known.waiting.pop(0)
             if standing.alive and not self._too_old(standing):
                 self.stats.hits += 1
+                self._meter.count("gatehouse_pool_hits")
+                self._told()
                 return standing
             self._discard(standing)
         self.stats.dry += 1
+        self._meter.count("gatehouse_pool_dry")
         return None
 
     def want(self, kind: Box) -> None:
@@ -118,6 +144,7 @@ class Pool:
     async def drop(self, unwanted: Callable[[Box], bool] = lambda _: True) -> None:
         """Forget these kinds, and see their waiting boxes gone, also the ones whose start is under way."""
         dropped = [self._kinds.pop(kind) for kind in list(self._kinds) if unwanted(kind)]
+        self._told()
         await asyncio.gather(*(standing.end() for state in dropped for standing in state.waiting))
         while not self._closed and any(state.starting for state in dropped):
             self._work.clear()
@@ -179,14 +206,18 @@ class Pool:
         try:
             await standing.start()
             self.stats.started += 1
-            self.stats.refill_ms += (time.monotonic() - started) * 1000
+            took = time.monotonic() - started
+            self.stats.refill_ms += took * 1000
+            self._meter.took("gatehouse_pool_refill_seconds", took)
             self._back_off_s = _BACK_OFF_S
             # Its run may have been closed meanwhile.
             kept = self._kinds.get(kind) is state and not self._closed
             if kept:
                 state.waiting.append(standing)
+                self._told()
         except (SandboxUnavailable, NotFound) as error:
             self.stats.failed += 1
+            self._meter.count("gatehouse_pool_failed")
             self._not_before = time.monotonic() + self._back_off_s
             self._back_off_s = min(self._back_off_s * 2, _BACK_OFF_MOST_S)
             _log.warning("no box for the pool: %s", error)
@@ -222,7 +253,12 @@ class Pool:
 
     def _discard(self, standing: Standing) -> None:
         self.stats.expired += 1
+        self._meter.count("gatehouse_pool_expired")
+        self._told()
         self._gone(standing.end())
+
+    def _told(self) -> None:
+        self._meter.level("gatehouse_pool_boxes", self.waiting)
 
     def _too_old(self, standing: Standing) -> bool:
         return time.monotonic() - standing.born > self.settings.max_age_s

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from tools.contract import JsonObject, Limits
 from worker.sandbox import seccomp
+from worker.sandbox.facts import GVISOR
 
 # A uid that nothing else uses. Not 65534: that one is shared by everything unmapped, and may use ext4's reserved
 # blocks. Below 65536, so that it exists inside a remapped user namespace.
@@ -29,7 +30,6 @@ _MB: Final = 1 << 20
 SUPERVISOR_MB: Final = 24
 SUPERVISOR_PIDS: Final = 1
 # gVisor's kernel is a process of the host, whose threads and memory count as the box's.
-GVISOR: Final = "runsc"
 _KERNEL_MB: Final = 64
 _KERNEL_PIDS: Final = 96
 _SHM_MB: Final = 16

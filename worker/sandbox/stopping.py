@@ -7,7 +7,7 @@ switch was set nothing starts, and whatever had started is on the list.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -27,12 +27,17 @@ log = structlog.stdlib.get_logger("gatehouse.sandbox")
 class Stopper:
     """One engine's watcher. `owner`: the installation whose containers it may touch."""
 
-    def __init__(self, engine: Engine, owner: str, stops: Stops) -> None:
+    def __init__(
+        self, engine: Engine, owner: str, stops: Stops, clear: Callable[[str], Awaitable[object]] | None = None
+    ) -> None:
+        """`clear`: has nothing more started ahead for a run, and removes what waits for it."""
         self._engine = engine
         self._owner = owner
         self._stops = stops
         self._id: str | None = None
         self._reported = 0.0
+        self._clear = clear
+        self._cleared: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Look every half second until cancelled; store and engine are waited for."""
@@ -57,6 +62,7 @@ class Stopper:
         stops = await self._stops.unconfirmed()
         if not stops:
             return 0
+        await self._clear_new(stops)
         found = await self._boxes(stops)
         gone = dict(zip(found, await asyncio.gather(*map(self._kill, found)), strict=True))
         left: defaultdict[str, int] = defaultdict(int)
@@ -71,6 +77,13 @@ class Stopper:
         if killed:
             log.warning("containers killed by a switch", killed=killed, left=len(gone) - killed)
         return killed
+
+    async def _clear_new(self, stops: Sequence[Stop]) -> None:
+        """Once a stop; what that leaves, `look` finds by itself."""
+        keys = {(s.switch_id, s.run_id) for s in stops}
+        new, self._cleared = keys - self._cleared, keys
+        if self._clear is not None and new:
+            await asyncio.gather(*map(self._clear, sorted({run_id for _, run_id in new})), return_exceptions=True)
 
     async def close(self) -> None:
         """Say that this engine is watched no more. After the worker has removed its containers."""

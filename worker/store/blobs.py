@@ -1,9 +1,11 @@
 """Content-addressed files: artifacts, uploads, tool programs, large payloads. A blob's name is the digest of its bytes.
 
 A blob appears under its name complete and durable, or not at all: it is written into the backend's spool, and put from
-there. Blobs are never changed. Where they lie is a backend's business: a folder (the default), or a bucket.
+there. Blobs are never changed. Where they lie is a backend's business: a folder (the default), or a bucket. With a
+keyring they lie there encrypted (worker/store/blobs_seal.py); those of before are still read.
 """
 
+import asyncio
 import hashlib
 import os
 import re
@@ -16,6 +18,8 @@ from typing import IO, NamedTuple
 from tools.contract import SHA256_PATTERN
 from worker.store.blobs_backend import CHUNK_BYTES, BlobBackend, BlobMissing
 from worker.store.blobs_folder import FolderBackend, on_disk
+from worker.store.blobs_seal import SUFFIX, Opener, SealBroken, Sealer, plain_size
+from worker.store.keyring import Keyring
 
 __all__ = ["CHUNK_BYTES", "Blob", "BlobDamaged", "BlobMissing", "BlobTooLarge", "Blobs"]
 
@@ -41,8 +45,9 @@ class BlobDamaged(Exception):  # noqa: N818
 class Blobs:
     """The blobs of one backend, shared by any number of processes."""
 
-    def __init__(self, where: Path | BlobBackend) -> None:
-        """`where`: a backend, or the folder of a FolderBackend."""
+    def __init__(self, where: Path | BlobBackend, keyring: Keyring | None = None) -> None:
+        """`where`: a backend, or the folder of a FolderBackend. Without `keyring` blobs are stored as they are."""
+        self._keyring = keyring
         self._backend = FolderBackend(where) if isinstance(where, Path) else where
         self._spool = self._backend.spool
         self._ready = False
@@ -65,7 +70,7 @@ class Blobs:
         """The bytes in chunks of at most CHUNK_BYTES. Raises BlobMissing before the first chunk, and BlobDamaged after
         the last when the bytes do not match: a reader must not act on a stream before it ends."""
         digest = hashlib.sha256()
-        async for chunk in self._backend.open(_checked(sha256)):
+        async for chunk in self._opened(_checked(sha256)):
             digest.update(chunk)
             yield chunk
         if digest.hexdigest() != sha256:
@@ -76,8 +81,16 @@ class Blobs:
         return b"".join([chunk async for chunk in self.open(sha256)])
 
     async def size(self, sha256: str) -> int:
-        """Size in bytes. Raises BlobMissing, StoreUnavailable."""
-        return await self._backend.size(_checked(sha256))
+        """Size in bytes. Raises BlobMissing, BlobDamaged, StoreUnavailable."""
+        name = _checked(sha256)
+        if self._keyring is None:
+            return await self._backend.size(name)
+        try:
+            return plain_size(await self._backend.size(name + SUFFIX))
+        except BlobMissing:
+            return await self._backend.size(name)
+        except SealBroken as error:
+            raise BlobDamaged(f"blob {sha256}: {error}") from error
 
     async def has(self, sha256: str) -> bool:
         """Whether the blob is here. Raises StoreUnavailable."""
@@ -87,17 +100,43 @@ class Blobs:
             return False
         return True
 
+    async def _opened(self, name: str) -> AsyncIterator[bytes]:
+        """The plain bytes, whichever way they lie there. Raises BlobMissing, BlobDamaged."""
+        if self._keyring is not None:
+            opener = Opener(self._keyring)
+            try:
+                async for piece in self._backend.open(name + SUFFIX):
+                    for chunk in await asyncio.to_thread(list, opener.add(piece)):
+                        yield chunk
+                yield opener.finish()
+            except SealBroken as error:
+                raise BlobDamaged(f"blob {name}: {error}") from error
+            except BlobMissing:
+                pass
+            else:
+                return
+        async for chunk in self._backend.open(name):
+            yield chunk
+
     async def _put_stream(self, data: AsyncIterable[bytes], max_bytes: int | None) -> Blob:
         digest, size = hashlib.sha256(), 0
+        sealer = None if self._keyring is None else Sealer(self._keyring)
         file = await on_disk(self._create)
+
+        def write(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk if sealer is None else sealer.add(chunk))
+
         try:
             async for chunk in data:
                 size += len(chunk)
                 _check_size(size, max_bytes)
-                digest.update(chunk)
-                await on_disk(file.write, chunk)
+                await on_disk(write, chunk)
+            if sealer is not None:
+                await on_disk(file.write, sealer.finish())
             await on_disk(_finish, file)
-            await self._backend.put(digest.hexdigest(), Path(file.name))
+            name = digest.hexdigest() + ("" if sealer is None else SUFFIX)
+            await self._backend.put(name, Path(file.name))
         finally:
             _discard(file)
         return Blob(digest.hexdigest(), size)

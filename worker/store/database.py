@@ -6,11 +6,13 @@ A commit is durable when it returns (SQLite: WAL with synchronous=FULL; PostgreS
 """
 
 import os
+import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql
@@ -19,7 +21,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from worker.store import migration, sqlite
+from worker.store import migration, sqlite, tenants
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
@@ -27,6 +29,9 @@ _READERS = 4
 _POSTGRES_CONNECTIONS = 10
 # Errors that mean "cannot be done now", as against a mistake in a statement. sqlite3 says DatabaseError for a damaged
 # file; psycopg puts deadlock, serialisation failure and a lost server under OperationalError.
+_DRIVER_FAULTS = (
+    sqlite3.OperationalError, psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable,
+)  # fmt: skip
 _FAULTS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
 
 
@@ -76,11 +81,33 @@ class Database:
         """
         with _store_faults():
             async with self._writer.begin() as conn:
+                await tenants.declare(conn)
                 yield conn
+
+    @asynccontextmanager
+    async def driver(self) -> AsyncGenerator[Any]:
+        """The driver's own connection, outside any transaction, for whoever begins and ends one in fewer trips.
+
+        On SQLite it is the writing one, with `run` for work in its thread. One that was left by an exception is closed.
+        Raises StoreUnavailable.
+        """
+        with _store_faults():
+            async with (self._reader if self.sqlite_path is None else self._writer).connect() as conn:
+                try:
+                    yield (await conn.get_raw_connection()).driver_connection
+                except BaseException:
+                    if self.sqlite_path is None:
+                        await conn.invalidate()
+                    raise
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """A connection for reading; each statement sees what is committed when it starts. Raises StoreUnavailable."""
+        if tenants.narrowed() and self.sqlite_path is None:
+            # Whose rows may be seen is told for a transaction: it cannot be left behind on a pooled connection.
+            async with self.begin() as conn:
+                yield conn
+            return
         with _store_faults():
             async with self._reader.connect() as conn:
                 yield conn
@@ -126,8 +153,12 @@ def _store_faults() -> Generator[None]:
     """Turn what the drivers raise when the database cannot be used into StoreUnavailable."""
     try:
         yield
-    except _FAULTS as fault:
+    except (*_FAULTS, *_DRIVER_FAULTS) as fault:
         raise StoreUnavailable(_brief(fault)) from fault
+    except sqlite3.DatabaseError as fault:
+        if type(fault) is sqlite3.DatabaseError:
+            raise StoreUnavailable(_brief(fault)) from fault
+        raise
     except exc.DBAPIError as fault:
         # IntegrityError and its kin are mistakes or races that callers handle; a broken connection or a damaged file
         # is neither.
@@ -182,7 +213,7 @@ def _begin_immediate(conn: Connection) -> None:
 
 def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
     """One pool; reads run outside transactions, which saves two round trips each."""
-    options = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC"
+    options = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC {tenants.AT_START}"
     writer = create_async_engine(
         url, pool_size=_POSTGRES_CONNECTIONS, max_overflow=0, pool_timeout=2 * LOCK_TIMEOUT_S,
         connect_args={"options": options, "application_name": "gatehouse", "connect_timeout": 5},

@@ -7,6 +7,10 @@ import hashlib
 
 from tools.contract import JsonObject, ToolResult
 
+CATALOGUE = 1
+"""Version of the catalogue. A type's meaning and its body's fields are a contract: both may be added to; a change or
+removal takes another version."""
+
 EVENT_TYPES: dict[str, str] = {
     "run.requested": "Somebody asked for a run through the API; the run's row exists from here on.",
     "run.opened": "The run's workflow started working, with this automation, by digest.",
@@ -38,8 +42,10 @@ EVENT_TYPES: dict[str, str] = {
     "switch.eased": "A kill switch was released to safe mode.",
     "switch.released": "A switch has no effect any more.",
     "switch.confirmed": "Every run that a switch stops stands still or has ended, and has no container left.",
+    "sweep.repaired": "The store and Temporal did not agree on a run, and the keeper repaired it; `what` says how.",
     "run.frozen": "The run stands still for a switch; the clocks of its questions are stopped.",
     "run.thawed": "A switch does not hold the run any more; `held` says whether another one does.",
+    "history.decoded": "Somebody was shown decrypted payloads of these runs, redacted.",
     "log.heartbeat": "The log is being kept: one each minute, so that silence shows.",
     "access.denied": "An authenticated principal asked for something it may not do.",
 }

@@ -31,8 +31,9 @@ def publish(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put another secret in the place of one, whole."""
+    """Put another secret in the place of one, complete or not at all."""
     _written(path, data, 0o600).replace(path)
+    _flush_folder(path.parent)
 
 
 def _create_once(path: Path, data: bytes) -> None:
@@ -44,7 +45,11 @@ def _create_once(path: Path, data: bytes) -> None:
         pass  # another process was first: its secret counts
     finally:
         partial.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

@@ -14,6 +14,7 @@ from worker.store import times
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.database import Database
 from worker.store.ids import new_id
+from worker.store.outbox import Notice, Outbox
 from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.stops import add_stops
 from worker.store.tables import switch as table
@@ -33,6 +34,7 @@ class Switches:
     def __init__(self, db: Database, audit: AuditLog) -> None:
         self.db = db
         self._audit = audit
+        self._outbox = Outbox(db)
 
     async def in_force(self, *, conn: AsyncConnection | None = None) -> list[Switch]:
         """Every switch that is not released, as of now. Raises StoreUnavailable: who cannot read them must refuse."""
@@ -76,6 +78,7 @@ class Switches:
             stopped = 0
             if state == "stop" and scope in RUN_WIDE:
                 stopped = await add_stops(conn, switch)
+            await self._outbox.add(conn, _notice(switch, "switch.set", reason))
             await self._audit.append(_event(switch, "switch.set", reason, {"runs": stopped}), conn=conn)
         return switch
 
@@ -96,6 +99,7 @@ class Switches:
             # Those that were told to stop have to be told again, at once.
             await conn.execute(sa.update(switch_stop).where(switch_stop.c.switch_id == switch.id).values(asked_at=None))
             type_ = "switch.released" if to == "released" else "switch.eased"
+            await self._outbox.add(conn, _notice(after, type_, reason))
             await self._audit.append(_event(after, type_, reason, {}), conn=conn)
         return after
 
@@ -109,5 +113,19 @@ def _event(switch: Switch, type_: str, reason: str, more: JsonObject) -> AuditEv
         "switch_id": switch.id, "scope": switch.scope, "tenant": switch.tenant, "target": switch.target,
         "state": switch.state, "running": switch.running, "reason": reason, **more,
     }  # fmt: skip
-    tenant = INSTALLATION if switch.tenant == EVERYWHERE else switch.tenant
-    return AuditEvent(f"switch/{switch.id}/{switch.revision}", type_, tenant, None, switch.changed_by, body)
+    return AuditEvent(f"switch/{switch.id}/{switch.revision}", type_, _tenant(switch), None, switch.changed_by, body)
+
+
+def _notice(switch: Switch, type_: str, reason: str) -> Notice:
+    body: JsonObject = {
+        "switch_id": switch.id, "scope": switch.scope, "target": switch.target, "state": switch.state,
+        "running": switch.running, "reason": reason, "by": switch.changed_by,
+    }  # fmt: skip
+    return Notice(
+        id=f"switch/{switch.id}/{switch.revision}", type=type_, tenant=_tenant(switch), body=body,
+        created_at=switch.changed_at,
+    )  # fmt: skip
+
+
+def _tenant(switch: Switch) -> str:
+    return INSTALLATION if switch.tenant == EVERYWHERE else switch.tenant

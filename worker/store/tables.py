@@ -266,3 +266,37 @@ lease = sa.Table(
     sa.Column("until", UtcTime, nullable=False),
 )
 """Which of several processes does a background duty now."""
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("directed_at", UtcTime),
+    sa.Index(None, "directed_at", "created_at"),
+)
+"""What has to be told, written in the transaction of the fact; `directed_at`: when its deliveries were made of it."""
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("notice_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", UtcTime, nullable=False),
+    sa.Column("problem", sa.Text),
+    sa.Column("receipt", sa.Text),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("ended_at", UtcTime),
+    sa.Index(None, "state", "next_at"),
+    sa.Index(None, "tenant", "created_at", "id"),
+)
+"""One notice on its way to one channel, and what became of it."""

@@ -60,7 +60,7 @@ async def test_the_activities_are_the_ports(records: RecordActivities, gate: Gat
     }
     assert set(methods) == {
         "run.open", "call.open", "call.close", "approval.open", "approval.close", "model.record", "rung.record",
-        "run.close",
+        "run.hold", "run.close",
     }  # fmt: skip
     for name, method in methods.items():
         assert list(get_type_hints(method).values()) == list(get_type_hints(port_of[name]).values()), name

@@ -35,6 +35,28 @@ def append(url: str, run_id: str, facts: int, batch: int, acknowledged: str, tog
     asyncio.run(main())
 
 
+def append_together(url: str, process: str, callers: int, acknowledged: str, in_transactions: bool = False) -> None:
+    """Append facts by many callers at once until killed, and note each that is durable: `<run> <number>`.
+
+    `in_transactions`: every second fact in a transaction of its own, as activities do.
+    """
+
+    async def caller(log: AuditLog, run_id: str) -> None:
+        for number in itertools.count():
+            if in_transactions and number % 2:
+                async with log.db.begin() as conn:
+                    await log.append(fact(run_id, number), conn=conn)
+            else:
+                await log.append(fact(run_id, number))
+            note(acknowledged, f"{run_id} {number}")
+
+    async def main() -> None:
+        log = AuditLog(Database(url))
+        await asyncio.gather(*(caller(log, f"run_{process}_{n}") for n in range(callers)))
+
+    asyncio.run(main())
+
+
 def migrate(url: str, done: str) -> None:
     """Bring a database up to date, check it, and write to it."""
 

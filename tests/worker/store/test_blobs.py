@@ -19,8 +19,10 @@ from worker.store.blobs import CHUNK_BYTES, Blob, BlobDamaged, BlobMissing, Blob
 from worker.store.blobs_backend import BlobBackend
 from worker.store.blobs_folder import FolderBackend
 from worker.store.blobs_s3 import S3Backend
+from worker.store.blobs_seal import SUFFIX
 from worker.store.database import Database, StoreUnavailable
 from worker.store.files import BadFileName, Files
+from worker.store.keyring import Keyring, open_generated
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(S3Backend(server.bucket(prefix), tmp_path / "spool"), server.folder / prefix)
 
 
+@pytest.fixture(params=["plain", "sealed"])
+def keyring(request: pytest.FixtureRequest, tmp_path: Path) -> Keyring | None:
+    return open_generated(tmp_path / "data.keys") if request.param == "sealed" else None
+
+
 @pytest.fixture
-def blobs(place: Place) -> Blobs:
-    return Blobs(place.backend)
+def blobs(place: Place, keyring: Keyring | None) -> Blobs:
+    return Blobs(place.backend, keyring)
 
 
 async def stream(*chunks: bytes, fault: Exception | None = None) -> AsyncIterator[bytes]:
@@ -69,7 +76,7 @@ async def test_what_is_put_is_read(blobs: Blobs, place: Place, size: int) -> Non
     assert await blobs.size(expected.sha256) == size
     assert await blobs.has(expected.sha256)
     [path] = place.kept()
-    assert path.name == expected.sha256
+    assert path.name.removesuffix(SUFFIX) == expected.sha256
 
 
 async def test_too_much_is_refused_and_nothing_kept(blobs: Blobs, place: Place) -> None:
@@ -112,7 +119,8 @@ async def test_damage_is_noticed(blobs: Blobs, place: Place, tmp_path: Path) -> 
     blob = await blobs.put(b"the truth")
     lie = tmp_path / "lie"
     lie.write_bytes(b"the trutH")
-    await place.backend.put(blob.sha256, lie)
+    [stored] = [found async for found in place.backend.list()]
+    await place.backend.put(stored.name, lie)
     with pytest.raises(BlobDamaged):
         await blobs.read(blob.sha256)
 

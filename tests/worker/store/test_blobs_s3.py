@@ -16,6 +16,7 @@ from worker.artifacts import open_blobs
 from worker.settings import Settings
 from worker.store.blobs import BlobDamaged, BlobMissing, Blobs
 from worker.store.blobs_s3 import PART_BYTES, S3Backend
+from worker.store.blobs_seal import SUFFIX
 from worker.store.database import StoreUnavailable
 
 LARGE = 2 * PART_BYTES + 12345  # three parts
@@ -39,7 +40,7 @@ def wired(s3_server: S3Server, wire: Wire, prefix: str, tmp_path: Path) -> Blobs
 async def test_the_settings_choose_the_bucket(s3_server: S3Server, tmp_path: Path, prefix: str) -> None:
     blobs = open_blobs(s3_server.settings(tmp_path, prefix))
     blob = await blobs.put(b"abc")
-    assert [path.name for path in objects(s3_server, prefix)] == [blob.sha256]
+    assert [path.name for path in objects(s3_server, prefix)] == [blob.sha256 + SUFFIX]
     assert await blobs.read(blob.sha256) == b"abc"
 
 

@@ -1,0 +1,149 @@
+"""Compares the store with Temporal and repairs what a crash between the two left behind.
+
+Nothing is guessed: what is closed here has no workflow that could still close it, what is written again is what the
+workflow itself says. Every repair is on record and harmless to repeat.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+import structlog
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import SearchAttributeKey
+from temporalio.service import RPCError, RPCStatusCode
+
+from tools.contract import JsonObject
+from worker.activities.records import RecordActivities
+from worker.keeper.stopping import Connect
+from worker.store import times
+from worker.store.approvals import Approvals
+from worker.store.audit import AuditEvent, AuditLog
+from worker.store.runs import Run, Runs
+from worker.store.tables import run as table
+from workflows.contracts import QUERY_STATE, SA_PHASE, Phase, RunClosed, RunRef, RunResult, RunState
+
+SETTLED: Final = timedelta(minutes=1)
+"""Whoever changed a run so recently may still be at it."""
+NEVER_STARTED: Final = timedelta(minutes=10)
+"""As long a queued run waits for whoever asked for it to ask again with its Idempotency-Key."""
+LOST: Final = timedelta(hours=1)
+"""As long a workflow must have been missing before its run is given up: the wrong Temporal may be configured."""
+BATCH: Final = 200
+AT_ONCE: Final = 10
+RPC: Final = timedelta(seconds=5)
+
+_PHASE = SearchAttributeKey.for_keyword(SA_PHASE)
+_WAITING = (Phase.AWAITING_APPROVAL.value, Phase.AWAITING_HUMAN.value)
+_ENDS: Final[Mapping[WorkflowExecutionStatus, tuple[Phase, str]]] = {
+    WorkflowExecutionStatus.CANCELED: (Phase.CANCELLED, "cancelled"),
+    WorkflowExecutionStatus.TERMINATED: (Phase.FAILED, "its workflow was terminated in Temporal"),
+    WorkflowExecutionStatus.TIMED_OUT: (Phase.FAILED, "its workflow timed out"),
+    WorkflowExecutionStatus.FAILED: (Phase.FAILED, "its workflow failed without recording why"),
+    WorkflowExecutionStatus.COMPLETED: (Phase.FAILED, "its workflow ended without recording the result"),
+}
+
+log = structlog.stdlib.get_logger("gatehouse.keeper")
+
+
+class Sweeping:
+    """The duty. `records` are the recording activities, called here as the plain functions they are."""
+
+    def __init__(
+        self, runs: Runs, approvals: Approvals, audit: AuditLog, records: RecordActivities, connect: Connect, *,
+        settled: timedelta = SETTLED, never_started: timedelta = NEVER_STARTED, lost: timedelta = LOST,
+    ) -> None:  # fmt: skip
+        self._runs = runs
+        self._approvals = approvals
+        self._audit = audit
+        self._records = records
+        self._connect = connect
+        self._settled = settled
+        self._never_started = never_started
+        self._lost = lost
+        self._missing: dict[str, datetime] = {}
+        """Runs without a workflow -> since when this process has found it missing."""
+        self._few = asyncio.Semaphore(AT_ONCE)
+
+    async def look(self) -> None:
+        """Compare every run that has not ended. Raises StoreUnavailable and what connecting raises."""
+        client = await self._connect()
+        after, seen = "", set[str]()
+        while batch := await self._open_runs(after):
+            await asyncio.gather(*(self._check(client, run_id) for run_id in batch))
+            seen.update(batch)
+            after = batch[-1]
+        self._missing = {run_id: since for run_id, since in self._missing.items() if run_id in seen}
+
+    async def _open_runs(self, after: str) -> list[str]:
+        final = [phase.value for phase in Phase if phase.final]
+        query = (
+            sa.select(table.c.id)
+            .where(table.c.id > after, table.c.phase.not_in(final),
+                   sa.type_coerce(table.c.updated_at, sa.Text()) <= times.to_text(times.now() - self._settled))
+            .order_by(table.c.id).limit(BATCH)
+        )  # fmt: skip
+        async with self._runs.db.read() as conn:
+            return list((await conn.execute(query)).scalars())
+
+    async def _check(self, client: Client, run_id: str) -> None:
+        async with self._few:
+            try:
+                await self._compare(client, run_id)
+            except RPCError as error:
+                log.warning("a run could not be compared", run=run_id, reason=error.message)
+
+    async def _compare(self, client: Client, run_id: str) -> None:
+        handle = client.get_workflow_handle(run_id)
+        try:
+            found = await handle.describe(rpc_timeout=RPC)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND or "namespace" in error.message.lower():
+                raise
+            await self._without_workflow(run_id)
+            return
+        self._missing.pop(run_id, None)
+        run = await self._runs.get(None, run_id)
+        if run is None or run.phase.final:
+            return
+        if found.status is not None and found.status in _ENDS:
+            await self._end(run, *_ENDS[found.status])
+        elif found.typed_search_attributes.get(_PHASE) in _WAITING and not await self._has_question(run):
+            state = await handle.query(QUERY_STATE, result_type=RunState, rpc_timeout=RPC)
+            for question in state.waiting:
+                await self._records.open_approval(question)
+                await self._record(run, "question", {"approval_id": question.id})
+
+    async def _without_workflow(self, run_id: str) -> None:
+        run = await self._runs.get(None, run_id)
+        if run is None or run.phase.final:
+            return
+        now = times.now()
+        if run.phase is Phase.QUEUED:
+            if run.created_at <= now - self._never_started:
+                await self._end(run, Phase.FAILED, "it was asked for, but never started: ask again")
+            return
+        since = self._missing.setdefault(run_id, now)
+        log.error("a run has no workflow in this Temporal", run=run_id, since=times.to_text(since))
+        if since <= now - self._lost:
+            await self._end(run, Phase.FAILED, "its workflow is not known to Temporal any more")
+
+    async def _has_question(self, run: Run) -> bool:
+        async with self._runs.db.read() as conn:
+            return bool(await self._approvals.still_open(run.id, conn=conn))
+
+    async def _end(self, run: Run, phase: Phase, why: str) -> None:
+        """Close the run as its workflow would have: its questions, its unfinished calls, its record."""
+        ref = RunRef(run_id=run.id, tenant=run.tenant, automation=run.automation)
+        result = RunResult(phase=phase, rung=run.rung, failure=why)
+        await self._records.close_run(RunClosed(run=ref, result=result))
+        await self._record(run, "closed", {"phase": phase.value, "before": run.phase.value, "failure": why})
+
+    async def _record(self, run: Run, what: str, more: JsonObject) -> None:
+        body: JsonObject = {"run_id": run.id, "what": what, **more}
+        event_id = f"sweep/{more.get('approval_id', run.id)}/{what}"
+        # Not one of the run's own records: those are complete with its `run.closed`.
+        await self._audit.append(AuditEvent(event_id, "sweep.repaired", run.tenant, None, "system:keeper", body))
+        log.warning("repaired", run=run.id, what=what)

@@ -1,0 +1,136 @@
+"""The one writer of a process: callers that come together share a commit.
+
+A commit costs the same for one record and for hundreds. So one task of a process takes what waits, appends it in one
+transaction, and lets everybody go on when that is durable; while it commits, the next ones gather. No timer: a caller
+alone waits for its own commit only.
+"""
+
+import asyncio
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from worker.store.appending import COLUMNS, HEAD, INSERT, KNOWN, MOVE, Answer, Asked, Request, Writing
+from worker.store.database import Database, StoreUnavailable
+from worker.store.records import AuditEvent, AuditRecord, RunAlreadyClosed
+
+MAX_EVENTS = 500
+"""Events of one transaction, unless a single caller brings more."""
+
+
+class Committer:
+    """The one writer of a process for events that need no transaction of their own."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._append = self._in_thread if db.sqlite_path is not None else self._pipelined
+        self._waiting: deque[Request] = deque()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def append(self, events: Sequence[AuditEvent]) -> list[AuditRecord]:
+        """Record the events; they are durable when it returns. A caller that is cancelled may be recorded all the same.
+
+        Raises StoreUnavailable, RunAlreadyClosed, ValueError.
+        """
+        request = Request.of(events)
+        request.done = asyncio.get_running_loop().create_future()
+        self._waiting.append(request)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return await request.done
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft()]
+            count = len(batch[0].events)
+            while self._waiting and (count := count + len(self._waiting[0].events)) <= MAX_EVENTS:
+                batch.append(self._waiting.popleft())
+            try:
+                await self._commit(batch)
+            except BaseException:
+                _fail([*batch, *self._waiting], StoreUnavailable("the process is stopping"))
+                self._waiting.clear()
+                raise
+
+    async def _commit(self, batch: list[Request]) -> None:
+        try:
+            answers = await self._append(batch)
+        except StoreUnavailable as fault:
+            _fail(batch, fault)
+        except Exception as fault:  # noqa: BLE001  (one caller's mistake; the others must not pay for it)
+            if len(batch) == 1:
+                _fail(batch, fault)
+                return
+            for request in batch:
+                await self._commit([request])
+        else:
+            for request, answer in zip(batch, answers, strict=True):
+                if request.done is None or request.done.done():
+                    continue
+                if isinstance(answer, RunAlreadyClosed):
+                    request.done.set_exception(answer)
+                else:
+                    request.done.set_result(answer)
+
+    async def _in_thread(self, batch: Sequence[Request]) -> list[Answer]:
+        """SQLite: the whole transaction is one trip to the connection's thread."""
+        asked = Asked.of(batch)
+
+        def transact(connection: sqlite3.Connection) -> list[Answer]:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                seq, previous = connection.execute(HEAD["sqlite"]).fetchone()
+                rows = connection.execute(KNOWN["sqlite"], asked.parameters("sqlite")).fetchall()
+                writing = Writing(seq, previous, asked.found(dict(zip(COLUMNS, row, strict=True)) for row in rows))
+                answers = [writing.take(request) for request in batch]
+                if writing.rows:
+                    connection.executemany(INSERT["sqlite"], writing.rows)
+                    connection.execute(MOVE["sqlite"], writing.moved)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return answers
+
+        async with self._db.driver() as connection:
+            return await connection.run(transact)
+
+    async def _pipelined(self, batch: Sequence[Request]) -> list[Answer]:
+        """PostgreSQL: two trips to the server, one that locks and asks, one that writes and commits."""
+        asked = Asked.of(batch)
+        async with self._db.driver() as driver:
+            connection: psycopg.AsyncConnection[Any] = driver
+            async with connection.pipeline(), connection.cursor() as head, connection.cursor() as known:
+                await connection.execute("BEGIN")
+                await head.execute(_HEAD)
+                await known.execute(_KNOWN, asked.parameters("postgresql"))
+                [(seq, previous)] = await head.fetchall()
+                rows = await known.fetchall()
+            writing = Writing(seq, previous, asked.found(dict(zip(COLUMNS, row, strict=True)) for row in rows))
+            answers = [writing.take(request) for request in batch]
+            async with connection.pipeline():
+                if writing.rows:
+                    await connection.execute(_INSERT, writing.json)
+                    await connection.execute(_MOVE, writing.moved)
+                await connection.execute("COMMIT")
+        return answers
+
+
+def _named(which: dict[str, str]) -> bytes:
+    """The statement with parameters as the driver writes them."""
+    return re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", which["postgresql"]).encode()
+
+
+_HEAD, _KNOWN, _INSERT, _MOVE = _named(HEAD), _named(KNOWN), _named(INSERT), _named(MOVE)
+
+
+def _fail(batch: Sequence[Request], fault: Exception) -> None:
+    for request in batch:
+        if request.done is not None and not request.done.done():
+            # One exception object each: a traceback belongs to one caller.
+            request.done.set_exception(StoreUnavailable(str(fault)) if isinstance(fault, StoreUnavailable) else fault)
