@@ -81,6 +81,9 @@ async def test_nothing_planted_is_kept_or_shown(system: System) -> None:
     for log in (system.data / "logs").glob("*.log"):
         assert not found_in(log.read_bytes()), log.name
 
+    for history in system.data.glob("temporal.db*"):
+        assert not found_in(history.read_bytes()), history.name
+
     seen: set[tuple[str, str]] = set()
     for place, value in cells(system.data / "gatehouse.db"):
         if found_in(value):
