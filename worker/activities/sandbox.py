@@ -27,7 +27,7 @@ from tools.contract import (
 )
 from worker.activities.brake import Brake
 from worker.activities.means import Means, NotGiven, nothing
-from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, told
+from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, shown, told
 from worker.activities.programs import Programs
 from worker.activities.reconciling import Answer, answer, as_run, reconciled
 from worker.sandbox.container import BoxLost, Job, Ran, Sandbox, UnknownImage
@@ -111,21 +111,9 @@ class SandboxActivities:
                 return await self._recorded_artifacts(run)
             # A run that is closed on record keeps what was recorded; its volume still has to go.
             with suppress(RunAlreadyClosed):
-                await self._audit.append(*(artifact_stored(run, artifact) for artifact in self._named(kept)))
+                await self._audit.append(*(artifact_stored(run, artifact) for artifact in shown(kept, self._redacts)))
             await self._workspaces.remove(run.run_id)
             return await self._recorded_artifacts(run)
-
-    def _named(self, kept: list[ArtifactRef]) -> list[ArtifactRef]:
-        """With names that may be shown and recorded, each its own."""
-        names: set[str] = set()
-        done: list[ArtifactRef] = []
-        for artifact in kept:
-            name = shown = self._redacts.text(artifact.name)
-            while name in names:
-                name = f"{shown}.{len(names)}"
-            names.add(name)
-            done.append(artifact.model_copy(update={"name": name}))
-        return done
 
     async def _recorded_artifacts(self, run: RunRef) -> tuple[ArtifactRef, ...]:
         records = await self._audit.page(tenant=run.tenant, run_id=run.run_id, type="artifact.stored", limit=MAX_PAGE)
