@@ -53,6 +53,7 @@ from api.services import Services, open_services
 from policies.source import SourceError
 from tools.errors import ToolError
 from worker import telemetry, temporal
+from worker.anchors import copies
 from worker.settings import Settings
 from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
@@ -221,7 +222,7 @@ async def serve(settings: Settings) -> None:
     """Open every part, then listen until a signal comes. Raises what keeps a part from opening."""
     async with open_services(settings) as opened:
         log.info("api.open", address=f"{settings.api_host}:{settings.api_port}", rules=opened.engine.version[:12])
-        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor))
+        keeper = Keeper(opened.audit, Publisher(opened.database, settings.keys, settings.anchor), copies(settings))
         keeping = asyncio.create_task(keeper.run())
         try:
             await Server(settings, create_app(settings, opened)).serve()

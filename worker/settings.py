@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     audit_anchor: Path | None = None
     """Append-only file that signed checkpoints of the audit log go to; best on another disk or machine. Under `data`
     when unset."""
+    audit_anchor_s3: str | None = None
+    """`s3://bucket/prefix` that the anchor is copied to, reached as `artifacts` is; lock its objects there."""
+    audit_anchor_webhook: str | None = None
+    """Address that each line of the anchor is posted to."""
+    audit_anchor_syslog: str | None = None
+    """`udp://host:514`: a syslog server that each signed checkpoint is sent to."""
     log_level: str = "INFO"
     metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
     """`host:port` where the runs worker serves `/metrics` for Prometheus; models and sandbox: the next two ports."""

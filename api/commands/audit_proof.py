@@ -37,8 +37,6 @@ def verify(
     """Recompute every hash; exit 1 and `record <number>: ...` when a record was changed or is missing.
 
     With --export, --public-key and --anchor it checks a file against what was signed, without store or API."""
-    from worker.store.verification import verify_blocking
-
     if proof is not None:
         _verify_proof(proof, _keys(ctx, public_key), json_=json_)
     elif export is not None:
@@ -56,6 +54,8 @@ def verify(
 
         async def check(database: "Database") -> "Verification":
             import asyncio
+
+            from worker.store.verification import verify_blocking
 
             return await asyncio.to_thread(verify_blocking, database, _vouched(ctx, public_key, anchor))
 

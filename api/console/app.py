@@ -12,14 +12,17 @@ from starlette.responses import RedirectResponse, Response
 from api.console import assets
 from api.console.guard import SAFE_METHODS, Guard
 from api.console.pages import page
-from api.console.routes import entry, live, oidc, questions, queue
+from api.console.routes import audit, catalog, entry, keys, live, oidc, policy, questions, queue, runs, switches
 from api.console.session import HOME, SignInNeeded, drop_cookie, safe_next, sign_in_path
 from api.errors import Refused, store_unavailable
 from worker.settings import Settings
 from worker.store.database import StoreUnavailable
 
 PATH = "/console"
-ROUTERS = (assets.router, entry.router, oidc.router, live.router, queue.router, questions.router)
+ROUTERS = (
+    assets.router, entry.router, oidc.router, live.router, queue.router, questions.router, runs.router, catalog.router,
+    policy.router, audit.router, switches.router, keys.router,
+)  # fmt: skip
 
 
 def create_console(settings: Settings, state: State) -> FastAPI:

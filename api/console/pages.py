@@ -17,7 +17,16 @@ from api.console.session import Visitor
 THEMES = ("light", "dark")
 THEME_COOKIE = "gatehouse-theme"
 # Page, its address, and the right its visitors need.
-NAVIGATION = (("Queue", "/console/queue", ("approvals", "read")),)
+NAVIGATION = (
+    ("Queue", "/console/queue", ("approvals", "read")),
+    ("Runs", "/console/runs", ("runs", "read")),
+    ("Automations", "/console/automations", ("automations", "read")),
+    ("Tools", "/console/tools", ("tools", "read")),
+    ("Policy", "/console/policy", ("policy", "read")),
+    ("Audit", "/console/audit", ("audit", "read")),
+    ("Switches", "/console/switches", ("switches", "read")),
+    ("Keys", "/console/keys", ("keys", "read")),
+)
 
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -42,12 +51,20 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         ],
         "theme": theme if theme in THEMES else None,
         "assets_missing": assets.missing(),
-        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "here": _address(request),
         "now": datetime.now(UTC),
         "asset": assets.address,
         "oidc": getattr(request.app.state.services.oidc, "name", None),
     }
     return HTMLResponse(_environment.get_template(template).render({**common, **context}), status)
+
+
+def _address(request: Request) -> str:
+    """Where the page can be had again: what a form was sent to cannot be asked for."""
+    if request.method in ("GET", "HEAD"):
+        return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    parts = request.url.path.split("/")
+    return "/".join(parts[: 4 if parts[2:3] == ["questions"] else 3])
 
 
 def ago(moment: datetime, now: datetime) -> str:

@@ -15,6 +15,7 @@ from api.services import Services, ServicesDep
 from policies.decision import Principal
 from worker.settings import Settings
 from worker.store import tenants
+from worker.store.keys import covers
 from worker.store.sessions import Session
 
 HOME = "/console/queue"
@@ -30,7 +31,8 @@ class Visitor:
 
     def may(self, resource: str, action: str) -> bool:
         """Whether a page may offer it; the route behind it asks again."""
-        return self.services.engine.may(self.principal, resource, action)
+        covered = covers(self.session.scopes, resource, action)
+        return covered and self.services.engine.may(self.principal, resource, action)
 
 
 class SignInNeeded(Exception):  # noqa: N818  (named for what is the case)
@@ -70,6 +72,20 @@ def allowed(resource: str, action: str) -> Callable[..., Awaitable[Visitor]]:
     return check
 
 
+RunsReader = Annotated[Visitor, Depends(allowed("runs", "read"))]
+RunsCanceller = Annotated[Visitor, Depends(allowed("runs", "cancel"))]
+ArtifactsReader = Annotated[Visitor, Depends(allowed("artifacts", "read"))]
+AutomationsReader = Annotated[Visitor, Depends(allowed("automations", "read"))]
+ToolsReader = Annotated[Visitor, Depends(allowed("tools", "read"))]
+PolicyReader = Annotated[Visitor, Depends(allowed("policy", "read"))]
+AuditReader = Annotated[Visitor, Depends(allowed("audit", "read"))]
+AuditVerifier = Annotated[Visitor, Depends(allowed("audit", "verify"))]
+SwitchesReader = Annotated[Visitor, Depends(allowed("switches", "read"))]
+SwitchesSetter = Annotated[Visitor, Depends(allowed("switches", "set"))]
+SwitchesReleaser = Annotated[Visitor, Depends(allowed("switches", "release"))]
+KeysReader = Annotated[Visitor, Depends(allowed("keys", "read"))]
+KeysCreator = Annotated[Visitor, Depends(allowed("keys", "create"))]
+KeysRevoker = Annotated[Visitor, Depends(allowed("keys", "revoke"))]
 QueueReader = Annotated[Visitor, Depends(allowed("approvals", "read"))]
 QueueAnswerer = Annotated[Visitor, Depends(allowed("approvals", "answer"))]
 

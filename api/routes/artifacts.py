@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Path
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
+from api import ranges
 from api.auth import ArtifactsReader
 from api.errors import Refused, not_found, problems
 from api.limits import attachment
@@ -37,9 +38,10 @@ async def list_artifacts(run_id: RunId, principal: ArtifactsReader, services: Se
     operation_id="get_artifact",
     summary="Download an artifact",
     response_class=Response,
-    responses=problems(404)
+    responses=problems(404, 416)
     | {
         200: {"description": "The bytes.", "content": _BYTES},
+        206: {"description": "The part that `Range` asked for; `Content-Range` names it.", "content": _BYTES},
         304: {"description": "You have it already (`If-None-Match`)."},
     },
 )
@@ -49,9 +51,15 @@ async def get_artifact(
     principal: ArtifactsReader,
     services: ServicesDep,
     if_none_match: Annotated[str | None, Header(max_length=1000, description="An `ETag` you hold.")] = None,
+    range_: Annotated[
+        str | None, Header(alias="Range", max_length=100, description="One range of bytes, such as `bytes=1000-`.")
+    ] = None,
+    if_range: Annotated[
+        str | None, Header(max_length=1000, description="The range counts only if this is still the `ETag`.")
+    ] = None,
 ) -> Response:
-    """Streamed. `ETag` is the SHA-256 of the content; the media type is always octet-stream and never sniffed: what a
-    run wrote must not act in a browser."""
+    """Streamed, whole or one range of it. `ETag` is the SHA-256 of the content; the media type is always octet-stream
+    and never sniffed: what a run wrote must not act in a browser."""
     found = next((a for a in await _artifacts(services, principal, run_id) if a.name == name), None)
     if found is None:
         raise not_found("artifact", name)
@@ -61,15 +69,22 @@ async def get_artifact(
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Cache-Control": "private, immutable",
+        "Accept-Ranges": "bytes",
     }
     if if_none_match is not None and found.sha256 in if_none_match:
         return Response(status_code=304, headers=headers)
     if not await services.blobs.has(found.sha256):
         raise Refused(404, "blob_missing", f"the content of `{name}` is no longer in the blob store")
     content = services.blobs.open(found.sha256)
+    some = ranges.asked(range_, found.size) if if_range in (None, headers["ETag"]) else None
+    start, end = some or (0, found.size)
+    headers["Content-Length"] = str(end - start)
+    if some is None:
+        return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
     return StreamingResponse(
-        content, media_type="application/octet-stream", headers=headers | {"Content-Length": str(found.size)}
-    )
+        ranges.part(content, start, end), 206, media_type="application/octet-stream", headers=headers
+    )  # fmt: skip
 
 
 async def _artifacts(services: Services, principal: Principal, run_id: str) -> tuple[ArtifactRef, ...]:

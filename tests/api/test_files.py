@@ -80,3 +80,33 @@ async def test_download(api: Api, operator: httpx.AsyncClient) -> None:
         assert (await operator.get(f"/runs/{run.id}/artifacts/{name}")).status_code == 404
     unfinished = await api.put_run()
     assert (await operator.get(f"/runs/{unfinished.id}/artifacts")).json() == {"items": []}
+
+
+async def test_download_goes_on_where_it_was_cut_off(api: Api, operator: httpx.AsyncClient) -> None:
+    content = b"".join(number.to_bytes(4, "big") for number in range(200_000))
+    run = await api.put_artifact("numbers.bin", content)
+    address, tag = f"/runs/{run.id}/artifacts/numbers.bin", f'"{hashlib.sha256(content).hexdigest()}"'
+    size = len(content)
+
+    async def get(asked: str, **more: str) -> httpx.Response:
+        return await operator.get(address, headers={"Range": asked, **more})
+
+    for asked, start, end in (
+        ("bytes=0-0", 0, 1), ("bytes=300000-", 300_000, size), ("bytes=-7", size - 7, size),
+        ("bytes=262143-262144", 262_143, 262_145), (f"bytes=5-{size * 2}", 5, size), (f"bytes=-{size * 2}", 0, size),
+    ):  # fmt: skip
+        response = await get(asked, **{"If-Range": tag})
+        assert (response.status_code, response.content == content[start:end]) == (206, True), asked
+        assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+        assert response.headers["content-length"] == str(end - start)
+    for ignored in ("bytes=0-1,3-4", "lines=0-1", "bytes=-", "bytes=4-2", "bytes=a-b"):
+        whole = await get(ignored)
+        assert (whole.status_code, len(whole.content)) == (200, size), ignored
+    assert (await get("bytes=0-0", **{"If-Range": '"another"'})).status_code == 200
+    for outside in (f"bytes={size}-", "bytes=-0"):
+        refused = await get(outside)
+        assert (refused.status_code, refused.json()["kind"]) == (416, "range")
+        assert refused.headers["content-range"] == f"bytes */{size}"
+    empty = await api.put_artifact("empty", b"")
+    response = await operator.get(f"/runs/{empty.id}/artifacts/empty", headers={"Range": "bytes=0-"})
+    assert response.status_code == 416

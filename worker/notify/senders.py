@@ -2,14 +2,15 @@
 
 from worker.notify.channels import Chosen, EmailChannel, NotifyFile, Secrets, WebhookChannel
 from worker.notify.mail import MailSender
-from worker.notify.sending import Sender, targets
+from worker.notify.sending import Sender
 from worker.notify.slack import SlackSender
 from worker.notify.webhook import WebhookSender
+from worker.sandbox.addresses import public_targets
 
 
 def senders(found: NotifyFile, secrets: Secrets) -> dict[str, tuple[Chosen, Sender]]:
     """Channel name -> what goes there, and the sender. Raises ValueError for a signing secret that is none."""
-    resolve = targets(found.networks)
+    resolve = public_targets(networks=found.networks)
 
     def secret(name: str | None) -> str:
         value = secrets.get(name) if name else None

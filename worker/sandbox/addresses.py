@@ -78,9 +78,10 @@ async def ask_system(host: str) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def public_targets(lookup: Lookup = ask_system) -> Resolve:
-    """Resolves by `lookup` and refuses a name as soon as one of its addresses is not public: a name that points both
-    outside and inside is an attempt."""
+def public_targets(lookup: Lookup = ask_system, networks: Sequence[str] = ()) -> Resolve:
+    """Resolves by `lookup` and refuses a name as soon as one of its addresses is neither public nor in one of the
+    `networks` opened (`10.1.0.0/16`): a name that points both outside and inside is an attempt."""
+    opened = [ipaddress.ip_network(text) for text in networks]
 
     async def resolve(host: str, port: int) -> Sequence[Target]:
         try:
@@ -88,9 +89,9 @@ def public_targets(lookup: Lookup = ask_system) -> Resolve:
                 addresses = await lookup(host)
         except (OSError, UnicodeError, TimeoutError) as error:
             raise Unresolved(f"{host}: {error or 'no answer'}") from error
-        closed = [address for address in addresses if not is_public(address)]
-        if closed:
-            raise NotPublic(f"{host} resolves to {closed[0]}")
+        for address in addresses:
+            if not is_public(address) and not any(ipaddress.ip_address(address) in network for network in opened):
+                raise NotPublic(f"{host} resolves to {address}, which is not public")
         if not addresses:
             raise Unresolved(f"{host} has no address")
         return [Target(address, port) for address in addresses]

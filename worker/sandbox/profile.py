@@ -144,6 +144,11 @@ class Box:
         """Processes and threads in the whole box."""
         return self.limits.pids + SUPERVISOR_PIDS + (_KERNEL_PIDS if self.runtime == GVISOR else 0)
 
+    @property
+    def file_bytes(self) -> int:
+        """The longest file that may be written."""
+        return max(64, self.limits.tmp_mb) * _MB
+
     def _host_config(self) -> JsonObject:
         quota, period = self._quota()
         return {
@@ -190,7 +195,7 @@ class Box:
         # No nproc: it counts per uid over all boxes of the host, so one box could starve the others. PidsLimit does it.
         limits = {
             "nofile": 1024 if Loosening.OPEN_FILES in self.loosens else 256,
-            "fsize": max(64, self.limits.tmp_mb) * _MB, "core": 0, "memlock": 64 << 10, "msgqueue": 0,
+            "fsize": self.file_bytes, "core": 0, "memlock": 64 << 10, "msgqueue": 0,
             "sigpending": 256, "stack": 8 * _MB,
         }  # fmt: skip
         return [{"Name": name, "Soft": value, "Hard": value} for name, value in limits.items()]

@@ -106,7 +106,7 @@ _NOT_UNDER_GVISOR: Final = {
     "memory", "pids",
 }  # fmt: skip
 # Tunnel devices that some kernels put into every network namespace, always down and without an address.
-_IDLE_DEVICES: Final = (
+IDLE_DEVICES: Final = (
     "lo",
     "tunl0",
     "sit0",
@@ -151,7 +151,7 @@ def judge(seen: JsonObject, runtime: str = "", kernel: str = "") -> list[str]:
     if runtime == GVISOR and seen.get("kernel") in (kernel, "", None):
         wrong.append(f"kernel: {seen.get('kernel')!r} is the host's own")
     interfaces, variables = seen.get("interfaces"), seen.get("environment")
-    for known, found, what in ((_IDLE_DEVICES, interfaces, "network interface"), (_VARIABLES, variables, "variable")):
+    for known, found, what in ((IDLE_DEVICES, interfaces, "network interface"), (_VARIABLES, variables, "variable")):
         if not isinstance(found, list):
             wrong.append(f"no list of {what}s")
             continue

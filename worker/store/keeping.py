@@ -6,6 +6,8 @@ through. What goes wrong is logged and tried again: a log without checkpoints is
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
@@ -29,10 +31,19 @@ _INSTALLATION = "-"
 log = structlog.stdlib.get_logger("gatehouse.audit")
 
 
+class Copied(Protocol):
+    """Another place for what is published."""
+
+    async def catch_up(self) -> None:
+        """Bring it up to date. Never raises for what is wrong there."""
+        ...
+
+
 class Keeper:
     """What keeps one store's log."""
 
-    def __init__(self, audit: AuditLog, publisher: Publisher) -> None:
+    def __init__(self, audit: AuditLog, publisher: Publisher, copies: Sequence[Copied] = ()) -> None:
+        self._copies = copies
         self._audit = audit
         self._publisher = publisher
         self._size = 0
@@ -68,3 +79,5 @@ class Keeper:
             return
         done = await asyncio.to_thread(self._publisher.publish)
         self._size, self._due = done.size, time.monotonic() + EVERY_S
+        for place in self._copies:
+            await place.catch_up()

@@ -4,11 +4,14 @@ A line is the canonical JSON of the record: the envelope's keys, and among them 
 hashed envelope is the line without these three, byte for byte, so that every byte of a line is accounted for.
 """
 
+import json
 import re
 from binascii import unhexlify
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring as _quote
 from typing import Any, NamedTuple, cast
+
+from tools.contract import canonical_json
 
 
 class Entry(NamedTuple):
@@ -55,13 +58,19 @@ _TYPES: dict[bytes, str] = {}
 
 def parse(line: bytes) -> Entry:
     """The record of a line without its line break. Raises NotARecord."""
+    if b"\\u" in line:
+        # Either control characters, or a writer that escapes everything beyond ASCII.
+        try:
+            line = _as_exported(line)
+        except NotARecord:
+            pass
     # The body may hold these very words; the record's own come last.
     at = line.rfind(b',"chain_hash":"')
     found = _FAST.fullmatch(line, at) if at > 0 else None
     if found is None:
         found = _ANY.fullmatch(line, at) if at > 0 else None
         if found is None:
-            raise NotARecord("the line is not a record as an export writes it")
+            return parse(_as_exported(line))
     chain, event, event_id, leaf, run, run_id, run_seq, seq, rest, ts, type_ = found.groups()
     if not line.startswith(b'{"actor":"'):
         raise NotARecord("the line is not a record as an export writes it")
@@ -72,6 +81,35 @@ def parse(line: bytes) -> Entry:
         int(seq), line[:at] + event + run + rest, unhexlify(leaf), unhexlify(chain), event_id,
         None if run_id == b"null" else run_id, None if run_seq == b"null" else int(run_seq), ts, known,
     ))  # fmt: skip
+
+
+def _as_exported(line: bytes) -> bytes:
+    """The line that an export would hold, of one that a common JSON writer made from the same values: exactly as such a
+    writer does, so that a single changed byte still shows. Raises NotARecord."""
+    try:
+        record = json.loads(line, object_pairs_hook=_once)
+        if not any(json.dumps(record, **style).encode() == line for style in _STYLES):
+            raise NotARecord("the line is not a record as an export writes it")
+        exported = canonical_json(record)
+    except (ValueError, RecursionError) as error:
+        raise NotARecord("the line is not a record as an export writes it") from error
+    if exported == line:
+        raise NotARecord("the line is not a record as an export writes it")
+    return exported
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return held
+
+
+_STYLES: list[dict[str, Any]] = [
+    {"ensure_ascii": ascii_only, "separators": separators}
+    for ascii_only in (True, False)
+    for separators in ((", ", ": "), (",", ":"))
+]
 
 
 def line(row: Mapping[Any, Any]) -> bytes:

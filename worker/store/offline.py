@@ -103,10 +103,10 @@ def _check_roots(check: LogCheck, vouched: Vouched) -> None:
 
 
 def split(source: IO[bytes]) -> Iterator[bytes]:
-    """Lines without their breaks. What follows the last break is a line too: a cut one, which is no record."""
+    """Lines without their breaks. The last one may lack its break: whether it was cut shows by itself."""
     rest = b""
     while block := source.read(_BLOCK):
         *whole, rest = (rest + block).split(b"\n")
         yield from whole
     if rest:
-        yield rest + b" (cut off)"
+        yield rest

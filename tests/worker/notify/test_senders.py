@@ -13,9 +13,10 @@ from tests.fixtures.receivers import mail_server, receiver
 from tests.fixtures.temporal import free_port
 from worker.notify.channels import EmailChannel
 from worker.notify.mail import MailSender
-from worker.notify.sending import NotDelivered, targets
+from worker.notify.sending import NotDelivered
 from worker.notify.slack import SlackSender
 from worker.notify.webhook import WebhookSender
+from worker.sandbox.addresses import public_targets
 from worker.store.outbox import Notice
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -45,7 +46,7 @@ class Names:
 
 
 def here(names: Names | None = None) -> Any:
-    return targets(HERE, names or Names(["127.0.0.1"]))
+    return public_targets(names or Names(["127.0.0.1"]), HERE)
 
 
 async def test_a_webhook_is_signed_and_keeps_its_id() -> None:
@@ -80,7 +81,7 @@ async def test_the_connection_goes_where_the_check_looked() -> None:
 )
 async def test_what_is_not_public_is_not_reached(addresses: list[str]) -> None:
     async with receiver() as server:
-        sender = WebhookSender(server.url, SECRET, targets((), Names(addresses)))
+        sender = WebhookSender(server.url, SECRET, public_targets(Names(addresses)))
         with pytest.raises(NotDelivered) as refused:
             await sender.send(asked())
     assert refused.value.final
@@ -88,7 +89,7 @@ async def test_what_is_not_public_is_not_reached(addresses: list[str]) -> None:
 
 
 async def test_a_network_that_was_opened_opens_no_other() -> None:
-    sender = WebhookSender("http://x.test/", SECRET, targets(("10.0.0.0/8",), Names(["127.0.0.1"])))
+    sender = WebhookSender("http://x.test/", SECRET, public_targets(Names(["127.0.0.1"]), ("10.0.0.0/8",)))
     with pytest.raises(NotDelivered):
         await sender.send(asked())
 

@@ -233,6 +233,23 @@ async def test_the_same_from_files(exported: Exported, tmp_path: Path) -> None:
         assert verify_export(changed, keys, exported.anchor).first_bad == expected, way.__name__
 
 
+async def test_another_json_writer_changes_nothing_but_what_is_changed_with_it_is_named(exported: Exported) -> None:
+    """Somebody may have read the export and written it again, in another style, and without the last line break."""
+    records = [json.loads(line) for line in exported.lines]
+    styles: list[dict[str, Any]] = [{}, {"ensure_ascii": False}, {"sort_keys": True}, {"separators": (",", ":")}]
+    for style in styles:
+        again = "\n".join(json.dumps(record, **style) for record in records)
+        assert check_lines(offline.split(io.BytesIO(again.encode())), exported.vouched).ok
+        for at in range(0, len(records), 7):
+            changed = [{**record, "actor": "nobody"} if n == at else record for n, record in enumerate(records)]
+            lines = [json.dumps(record, **style).encode() for record in changed]
+            assert check_lines(iter(lines), exported.vouched).first_bad == at + 1
+            del lines[at]
+            assert check_lines(iter(lines), exported.vouched).first_bad == at + 1
+    twice = exported.lines[3].replace(b'{"actor"', b'{"actor": "nobody", "actor"')
+    assert check_lines(iter([*exported.lines[:3], twice]), exported.vouched).first_bad == 4
+
+
 async def test_beyond_the_last_checkpoint_the_chain_and_what_runs_must_hold_remain(exported: Exported) -> None:
     lines = exported.lines
     first = Vouched(exported.vouched.leaves[: 9 * 32], exported.vouched.checkpoints[:1])

@@ -1,13 +1,15 @@
 """Hostile programs, and what the host must see of each. Every one is run in a cold box and in one from the pool.
 
-A program prints `ESCAPED` plus what it got when its trick works, and nothing otherwise; but what it says is only a hint:
-each probe names what the host checks (`seen`), from the engine, the kernel or the result of the call.
+A program that `holds` keeps what it got and stands still at its end, and the host looks at it (`host.look`): processes, mounts,
+limits, descriptors, files. Beside that count the ending that process 1 and the kernel report, and what a probe asks of that
+look by itself (`host`). That a program prints `ESCAPED` when its trick works is only a further hint.
 """
 # ruff: noqa: E501 - the programs are strings
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tests.worker.sandbox.abuse.host import HOLD, Seen
 from worker.sandbox.container import Ending, Ran
 
 Check = Callable[[Ran], bool]
@@ -33,6 +35,12 @@ class Probe:
     limits: dict[str, float] = field(default_factory=dict[str, float])
     within_s: float = 8.0
     """By when the call must be over, whatever the program does."""
+    holds: bool = False
+    host: Callable[[Seen], bool] = lambda _: True
+
+    @property
+    def program(self) -> str:
+        return self.source + HOLD if self.holds else self.source
 
 
 # One helper for all: `sys_(number, ...)` is a raw system call that must fail; x86_64 numbers, with aarch64 beside them.
@@ -40,6 +48,7 @@ PRELUDE = """
 import ctypes, os, platform, socket, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 ARM = platform.machine() == 'aarch64'
+kept = []
 def won(what): print('ESCAPED', what, flush=True)
 def sys_(x86, arm, *arguments):
     ctypes.set_errno(0)
@@ -50,6 +59,7 @@ def sys_(x86, arm, *arguments):
 def opens(path, mode='w'):
     try: handle = open(path, mode)
     except OSError: return
+    kept.append(handle)
     won(path)
 """
 
@@ -59,9 +69,10 @@ BOMBS = (
     Probe("fork bomb that detaches",
           "import os\nwhile True:\n  try:\n    if os.fork() == 0: os.setsid()\n  except OSError: pass",
           ends(Ending.TIMEOUT), {"timeout_s": 1, "pids": 32}),
-    Probe("thread bomb", "import threading, time\nn = 0\ntry:\n  while True:\n    threading.Thread(target=time.sleep, "
-          "args=(20,), daemon=True).start(); n += 1\nexcept RuntimeError: print('ESCAPED' if n > 31 else n)",
-          said_nothing, {"pids": 32, "timeout_s": 5}),
+    Probe("thread bomb", "import threading, time\ntry:\n  while True:\n    threading.Thread(target=time.sleep, "
+          "args=(90,), daemon=True).start()\nexcept RuntimeError: pass",
+          limits={"pids": 32}, holds=True,
+          host=lambda s: s.processes <= 33 and s.refused_processes > 0),
     Probe("memory bomb", "b = []\nwhile True: b.append(bytearray(8 << 20))",
           lambda r: r.ending is Ending.OOM and under(96)(r), {"memory_mb": 64}),
     Probe("memory bomb in many children", "import os\nfor _ in range(20):\n  if os.fork() == 0: break\n"
@@ -69,14 +80,15 @@ BOMBS = (
           lambda r: r.ending in (Ending.OOM, Ending.TIMEOUT) and under(96)(r), {"memory_mb": 64, "timeout_s": 4}),
     Probe("memfd bomb", "import os\nf = os.memfd_create('x')\nwhile True: os.write(f, bytes(1 << 20))",
           lambda r: r.ending is not Ending.SUCCEEDED and under(96)(r), {"memory_mb": 64, "timeout_s": 4}),
-    Probe("shared memory bomb", "f = open('/dev/shm/x', 'wb')\nwhile True: f.write(bytes(1 << 20)); f.flush()",
-          lambda r: r.ending is Ending.EXIT_CODE and b"No space left" in r.stderr),
-    Probe("disk bomb", "f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(1 << 20)); f.flush()",
-          lambda r: b"No space left" in r.stderr, {"tmp_mb": 8}),
-    Probe("inode bomb", "n = 0\nwhile True: open(f'/tmp/{n}', 'w').close(); n += 1",
-          lambda r: b"No space left" in r.stderr, {"timeout_s": 6}),
-    Probe("open file bomb", "b = []\ntry:\n  while len(b) < 300: b.append(open('/dev/null'))\n"
-          "except OSError: pass\nprint('ESCAPED' if len(b) == 300 else len(b))"),
+    Probe("shared memory bomb", "f = open('/dev/shm/x', 'wb', 0)\ntry:\n  while True: f.write(bytes(1 << 20))\n"
+          "except OSError: pass", ends(Ending.SUCCEEDED), holds=True,
+          host=lambda s: 15 << 20 <= s.used["dev/shm"][0] <= 16 << 20),
+    Probe("disk bomb", "f = open('/tmp/x', 'wb', 0)\ntry:\n  while True: f.write(bytes(1 << 20))\nexcept OSError: pass",
+          ends(Ending.SUCCEEDED), {"tmp_mb": 8}, holds=True, host=lambda s: 7 << 20 <= s.used["tmp"][0] <= 8 << 20),
+    Probe("inode bomb", "n = 0\ntry:\n  while True: open(f'/tmp/{n}', 'w').close(); n += 1\nexcept OSError: pass",
+          ends(Ending.SUCCEEDED), holds=True, host=lambda s: 8000 < s.used["tmp"][1] <= 8192),
+    Probe("open file bomb", "b = []\ntry:\n  while len(b) < 300: b.append(open('/dev/null'))\nexcept OSError: pass",
+          ends(Ending.SUCCEEDED), holds=True, host=lambda s: 250 <= s.files <= 256),
     Probe("huge file", "import os\nf = open('/dev/shm/x', 'wb')\nos.truncate('/dev/shm/x', 1 << 40)",
           lambda r: r.ending in (Ending.EXIT_CODE, Ending.KILLED)),
     Probe("output bomb", "import os\nwhile True: os.write(1, b'x' * 65536)",
@@ -88,13 +100,13 @@ BOMBS = (
     Probe("deep recursion", "def f(): f()\nimport sys\nsys.setrecursionlimit(10**9)\nf()",
           ends(Ending.KILLED, Ending.EXIT_CODE, Ending.OOM)),
     Probe("message queue and semaphore hoarding", PRELUDE + "import itertools\nfor n in range(70000):\n"
-          "  if libc.msgget(0, 0o1600) < 0: break\nsys.exit(0)", ends(Ending.SUCCEEDED)),
+          "  if libc.msgget(0, 0o1600) < 0: break", ends(Ending.SUCCEEDED), holds=True),
 )  # fmt: skip
 
 
 def denied(name: str, x86: int, arm: int, *arguments: object) -> Probe:
     passed = ", ".join(map(repr, arguments)) or "0"
-    return Probe(name, f"{PRELUDE}\nsys_({x86}, {arm}, {passed})")
+    return Probe(name, f"{PRELUDE}\nsys_({x86}, {arm}, {passed})", holds=True)
 
 
 SYSTEM_CALLS = (
@@ -135,8 +147,8 @@ SYSTEM_CALLS = (
     denied("virtual machine socket", 41, 198, 40, 1, 0),
 )
 
-ESCAPES = (
-    Probe("raw socket", PRELUDE + "try: socket.socket(2, 3, 1); won('raw')\nexcept OSError: pass"),
+_ESCAPES = (
+    Probe("raw socket", PRELUDE + "try: kept.append(socket.socket(2, 3, 1)); won('raw')\nexcept OSError: pass"),
     Probe("cgroup release_agent", PRELUDE + "for d, _, fs in os.walk('/sys/fs/cgroup'):\n"
           "  for f in ('release_agent', 'notify_on_release', 'cgroup.procs', 'tasks'):\n"
           "    if f in fs: opens(f'{d}/{f}')"),
@@ -184,6 +196,10 @@ ESCAPES = (
           "if len(open('/proc/net/route').readlines()) > 1: won('route')"),
 )  # fmt: skip
 
+# Two of them die by a signal; the others stand still.
+_DIE = ("32-bit system call", "core dump")
+ESCAPES = tuple(probe if probe.name in _DIE else replace(probe, holds=True) for probe in _ESCAPES)
+
 # The program against process 1 and what it says to the worker.
 INIT = (
     Probe("frames written to its own output", "import os\nos.write(1, b'X' + (3).to_bytes(4, 'big') + b'why')\n"
@@ -193,8 +209,8 @@ INIT = (
           "\nos._exit(7)", lambda r: (r.exit_code, len(r.stdout)) == (7, 13)),
     Probe("the connection of process 1", PRELUDE + "for p in ('/proc/1/fd/0', '/proc/1/fd/1', '/proc/1/mem', '/proc/1/maps', "
           "'/proc/1/environ', '/proc/1/root', '/proc/1/cwd/x', '/proc/1/task/1/mem'): opens(p, 'rb'); opens(p, 'r+b')\n"
-          "for d in ('/proc/1/fd', '/proc/1/map_files'):\n  try: won(os.listdir(d))\n  except OSError: pass\n"
-          "sys.exit(7)", lambda r: said_nothing(r) and r.exit_code == 7),
+          "for d in ('/proc/1/fd', '/proc/1/map_files'):\n  try: won(os.listdir(d))\n  except OSError: pass"
+          + HOLD + "\nos._exit(7)", lambda r: said_nothing(r) and r.exit_code == 7),
     Probe("killing process 1", "import os, signal, time\nfor n in range(1, 65):\n  try: os.kill(1, n)\n"
           "  except OSError: pass\ntime.sleep(0.2)\nos._exit(7)",
           lambda r: r.exit_code == 7),
@@ -224,10 +240,12 @@ INIT = (
     Probe("a report in the place where the program lies", PRELUDE + "for p in ('/work/run.py', '/work/result', '/tmp/X'):\n"
           "  open(p, 'w').write('why=0 code=0')\nos._exit(7)", lambda r: r.exit_code == 7),
     Probe("descriptors that were left to it", PRELUDE + "import stat\nfor n in range(3, 256):\n  try: m = os.fstat(n).st_mode\n"
-          "  except OSError: continue\n  won((n, oct(m)))"),
+          "  except OSError: continue\n  won((n, oct(m)))", holds=True),
 )  # fmt: skip
 
 ALL = (*BOMBS, *SYSTEM_CALLS, *ESCAPES, *INIT)
 # As they are run: refused system calls do not disturb each other, so they share a box.
-TOGETHER = Probe("refused system calls", PRELUDE + "".join(p.source.removeprefix(PRELUDE) for p in SYSTEM_CALLS))
+TOGETHER = Probe(
+    "refused system calls", PRELUDE + "".join(p.source.removeprefix(PRELUDE) for p in SYSTEM_CALLS), holds=True
+)
 BOXES = (*BOMBS, TOGETHER, *ESCAPES, *INIT)

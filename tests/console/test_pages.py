@@ -1,0 +1,159 @@
+"""Promises: a run's page follows it; runs are cancelled, switches set and released, keys made and withdrawn by the same
+code as over the API, for those who may; the policy explains itself; the audit log is searched, verified, exported."""
+
+import json
+from contextlib import aclosing
+
+import httpx
+from playwright.async_api import expect
+
+from tests.api.running import Api
+from tests.api.test_flow import answer, asked, ended
+from tests.console.people import Desk
+from tests.console.test_sessions import browser_of, key_of
+
+
+async def test_a_run_followed_live(desk: Desk) -> None:
+    """Somebody else answers; the page of the run shows it, to the end."""
+    page = await desk.person("olga", "operator")
+    run_id, question = await asked(desk.api, requester="olga")
+    await page.goto("/console/runs")
+    await page.locator(f"[id='r-{run_id}'] a").click()
+    await expect(page.locator("#run")).to_have_attribute("data-phase", "awaiting_approval")
+    await expect(page.get_by_text("Question to people")).to_be_visible()
+    await answer(desk.api, await desk.api.client("approver"), question)
+    await expect(page.locator("#run")).to_have_attribute("data-phase", "succeeded")
+    await expect(page.locator(".steps-list")).to_contain_text("The run ended")
+    await page.locator(".steps-list summary").first.click()
+    await expect(page.locator(".steps-list pre").first).to_be_visible()
+
+
+async def test_cancel(desk: Desk) -> None:
+    page = await desk.person("olga", "operator")
+    run_id, _ = await asked(desk.api, requester="olga")
+    await page.goto(f"/console/runs/{run_id}")
+    await page.get_by_role("button", name="Cancel the run").click()
+    assert (await ended(desk.api, run_id))["phase"] == "cancelled"
+    await expect(page.locator("#run")).to_have_attribute("data-phase", "cancelled")
+    await expect(page.get_by_role("button", name="Cancel the run")).to_have_count(0)
+
+
+async def test_policy(house: Api) -> None:
+    _, key = await key_of(house, "pia", "auditor", "operator")
+    async with aclosing(await browser_of(house, key)) as client:
+        shown = (await client.get("/console/policy")).text
+        assert "tidying-needs-approval" in shown
+        question = {
+            "automation": "tidy",
+            "tool": "delete_files",
+            "arguments": '{"paths": ["in/a"]}',
+            "roles": "operator",
+        }
+        explained = (await client.post("/console/policy/explain", data=question)).text
+        assert 'state-ask">ask</span> by rule <code>' in explained
+        wrong = await client.post("/console/policy/explain", data=question | {"arguments": "{"})
+        assert (wrong.status_code, "cannot be read" in wrong.text) == (422, True)
+        unfit = await client.post("/console/policy/explain", data=question | {"arguments": '{"paths": 1}'})
+        assert unfit.status_code == 422
+        await asked(house, requester="olga")
+        none = "apiVersion: gatehouse/v1\nrules:\n  - {id: drill, roles: ['*'], verdict: deny, reason: drill}\n"
+        simulated = await client.post("/console/policy/simulate", data={"text": none})
+        assert 'id="simulated"' in simulated.text, simulated.text
+        assert "Would be" in simulated.text  # every recorded call would be denied
+        broken = await client.post("/console/policy/simulate", data={"text": "apiVersion: nope"})
+        assert broken.status_code == 422
+
+
+async def test_audit(house: Api) -> None:
+    _, key = await key_of(house, "arno", "auditor")
+    run_id, _ = await asked(house, requester="olga")
+    async with aclosing(await browser_of(house, key)) as client:
+        found = (await client.get("/console/audit", params={"type": "approval.requested", "run": run_id})).text
+        assert found.count('id="n-') == 1
+        assert "The chain holds" in (await client.get("/console/audit/verify")).text
+        response = await client.get("/console/audit/export", params={"run": run_id})
+        lines = [json.loads(line) for line in response.text.splitlines()]
+        assert [line["run_seq"] for line in lines] == list(range(1, len(lines) + 1))
+        assert response.headers["content-disposition"].startswith("attachment")
+        everything = (await client.get("/console/audit/export")).text.splitlines()
+        assert len(everything) > len(lines)
+        assert {json.loads(line)["tenant"] for line in everything} == {"default"}
+
+
+async def test_switches(house: Api) -> None:
+    _, key = await key_of(house, "sven", "admin")
+    async with aclosing(await browser_of(house, key)) as client:
+        asked_ = {"scope": "automation", "target": "none-such", "kind": "stop", "running": "pause", "reason": "drill"}
+        assert (await client.post("/console/switches", data=asked_ | {"reason": " "})).status_code == 422
+        assert (await client.post("/console/switches", data=asked_)).status_code == 303
+        (switch,) = (await (await house.client("sven", "admin")).get("/switches", params={"active": True})).json()[
+            "items"
+        ]
+        shown = (await client.get("/console/switches")).text
+        assert "Automation none-such" in shown
+        path = f"/console/switches/{switch['id']}/release"
+        assert (
+            await client.post(path, data={"state": "safe_mode", "reason": "x"})
+        ).status_code == 409  # not what it is
+        assert (await client.post(path, data={"state": "stop", "reason": "over"})).status_code == 303
+        assert "safe mode" in (await client.get("/console/switches")).text
+        assert (await client.post(path, data={"state": "safe_mode", "reason": "over"})).status_code == 303
+        assert "Nothing is stopped" not in (await client.get("/console/switches")).text  # what was stays to be seen
+
+
+async def test_keys(house: Api) -> None:
+    """Shown once; a session opened with it ends when it is revoked."""
+    _, key = await key_of(house, "kim", "admin")
+    async with aclosing(await browser_of(house, key)) as client:
+        made = await client.post(
+            "/console/keys", data={"name": "fresh", "principal": "fred", "role": ["viewer"], "days": "1"}
+        )
+        fresh = made.text.split('id="made">')[1].split("<")[0]
+        assert fresh not in (await client.get("/console/keys")).text
+        async with aclosing(await browser_of(house, fresh)) as fred:
+            assert (await fred.get("/console/queue")).status_code == 200
+            key_id = fresh.split("_")[1]
+            assert (await client.post(f"/console/keys/{key_id}/revoke")).status_code == 303
+            assert (await fred.get("/console/queue")).status_code == 303
+        wrong = await client.post(
+            "/console/keys", data={"name": "x", "principal": "no spaces allowed", "role": ["viewer"]}
+        )
+        assert (wrong.status_code, "Correct the field principal" in wrong.text) == (422, True)
+
+
+async def test_each_role_sees_what_it_may(house: Api) -> None:
+    """The navigation offers it, and the route behind it asks again."""
+    everybody = {"viewer", "operator", "approver", "auditor", "admin"}
+    pages = {
+        "queue": everybody, "runs": everybody, "policy": {"auditor", "admin"}, "audit": {"auditor", "admin"},
+        "keys": {"admin"},
+    }  # fmt: skip
+    for role in sorted(everybody):
+        _, key = await key_of(house, f"role-{role}", role)
+        async with aclosing(await browser_of(house, key)) as client:
+            queue = (await client.get("/console/queue")).text
+            for page, roles in pages.items():
+                response = await client.get(f"/console/{page}")
+                assert (response.status_code == 200) is (role in roles), (role, page)
+                assert (f'href="/console/{page}"' in queue) is (role in roles), (role, page)
+
+
+async def test_another_tenants_pages_do_not_exist(house: Api) -> None:
+    run_id, question = await asked(house, requester="olga")
+    await house.client("mallory@walled", "admin")
+    async with aclosing(await browser_of(house, house.keys["mallory@walled"])) as client:
+        for method, path, data in (
+            ("GET", f"/console/questions/{question['id']}", None),
+            (
+                "POST",
+                f"/console/questions/{question['id']}/answer",
+                {"verdict": "approve", "digest": question["digest"]},
+            ),
+            ("GET", f"/console/runs/{run_id}", None),
+            ("POST", f"/console/runs/{run_id}/cancel", {}),
+            ("GET", f"/console/runs/{run_id}/artifacts/x", None),
+        ):
+            response: httpx.Response = await client.request(method, path, data=data)
+            assert response.status_code == 404, path
+        assert run_id not in (await client.get("/console/audit/export")).text
+        assert run_id not in (await client.get("/console/runs")).text
