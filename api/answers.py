@@ -6,23 +6,23 @@ of policies.approval, so there is one place that says who may answer what.
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from api.errors import FieldProblem, Refused, invalid_fields, not_found
 from api.gateway import ANSWER_S, AnswerRejected, NotRunning, NoWorker, Unreachable
+from api.granting import RememberIn, check_memory, remember_answer
+from api.refusals import record_refusal, refuse
 from api.services import Services
 from api.unreachable import temporal_unreachable
 from api.validation import JsonIn, schema_problems
 from policies.approval import refusal
 from policies.decision import Principal
 from tools.contract import SHA256_PATTERN, JsonObject, Strict, canonical_json
-from worker.store.approvals import ApprovalRow
-from worker.store.audit import AuditEvent
-from worker.store.ids import new_id
+from worker.store.approvals import OPEN_STATES, ApprovalRow
 from workflows.contracts import AnswerAccepted, AnswerRefused, ApprovalAnswer, ApprovalRequest, ApprovalState, Question
 
 ANSWER_LIFE = timedelta(minutes=5)
@@ -33,6 +33,10 @@ CLOSE_WAIT_S = 3.0
 
 Digest = Annotated[str, Field(pattern=SHA256_PATTERN, description="`digest` of the question as you saw it.")]
 Reason = Annotated[str, Field(max_length=2000)]
+OnBehalf = Annotated[str | None, Field(max_length=128, description="Id of the absent person you stand in for.")]
+Seen = Annotated[
+    str | None, Field(max_length=128, description="As you saw it; the answer is void when it is another by now.")
+]
 
 
 class ApproveIn(Strict):
@@ -46,6 +50,13 @@ class ApproveIn(Strict):
     """Run the tool with these instead; the gate decides about them anew."""
     output: JsonIn | None = None
     """Only for a hand-over: the result of the job."""
+    on_behalf_of: OnBehalf = None
+    break_glass: bool = False
+    """An emergency: counts by the role `break-glass`, needs a reason, and two people; recorded loudly."""
+    remember: RememberIn | None = None
+    """Do not ask again about like calls."""
+    policy_version: Seen = None
+    tool_version: Seen = None
 
 
 class DenyIn(Strict):
@@ -53,44 +64,9 @@ class DenyIn(Strict):
 
     digest: Digest
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
-
-
-_STATUS: dict[AnswerRefused, int] = {
-    AnswerRefused.NOT_FOUND: 404,
-    AnswerRefused.SELF_APPROVAL: 403,
-    AnswerRefused.NOT_AN_APPROVER: 403,
-    AnswerRefused.INVALID_ARGUMENTS: 422,
-}
-_TEXT: dict[AnswerRefused, tuple[str, str]] = {
-    AnswerRefused.NOT_FOUND: ("the run does not know this question", "list the pending approvals again"),
-    AnswerRefused.ALREADY_DECIDED: (
-        "somebody has answered already; the first answer stands",
-        "read the approval again",
-    ),
-    AnswerRefused.EXPIRED: (
-        "the deadline has passed, which counts as a denial",
-        "start the run again if it is still needed",
-    ),
-    AnswerRefused.CANCELLED: ("the run was cancelled or has ended", "nothing is left to answer"),
-    AnswerRefused.ARGS_CHANGED: (
-        "the digest is not that of the call now asked about",
-        "read the approval again, then answer",
-    ),
-    AnswerRefused.SELF_APPROVAL: ("you asked for this run, so somebody else must answer", "ask another approver"),
-    AnswerRefused.NOT_AN_APPROVER: (
-        "your roles do not include the one this question asks for",
-        "ask somebody with that role",
-    ),
-    AnswerRefused.BAD_SIGNATURE: (
-        "the run does not accept the key this API signs with",
-        "the run was started with other keys; restore data/keys and restart the API",
-    ),
-    AnswerRefused.FROZEN: (
-        "a kill switch holds the run; nobody's answer counts until it is released",
-        "`gatehouse switches list` shows which one; answer again after its release",
-    ),
-    AnswerRefused.INVALID_ARGUMENTS: ("the edited arguments do not fit", "correct them and answer again"),
-}
+    on_behalf_of: OnBehalf = None
+    policy_version: Seen = None
+    tool_version: Seen = None
 
 
 async def give_answer(
@@ -105,7 +81,8 @@ async def give_answer(
     if row is None:
         raise not_found("approval", approval_id)
     now = datetime.now(UTC)
-    answer = services.answer_key.sign_answer(
+    key = services.answer_key.key
+    answer = key.sign_answer(
         ApprovalAnswer(
             approval_id=approval_id,
             run_id=row.request.run_id,
@@ -117,24 +94,51 @@ async def give_answer(
             reason=body.reason,
             answered_at=now,
             expires_at=now + ANSWER_LIFE,
-            key_id=services.answer_key.key_id,
+            tool_version=body.tool_version or row.request.tool_version,
+            policy_version=body.policy_version or row.request.policy_version,
+            break_glass=True if isinstance(body, ApproveIn) and body.break_glass else None,
+            on_behalf_of=await absent_of(services, principal, body.on_behalf_of, now),
+            key_id=key.key_id,
         )
     )
-    early = refusal(row.request, answer, services.public_keys, now, row.state)
+    early = refusal(row.request, answer, services.public_keys, now, row.state, row.progress)
     if early is not None:
-        await _refuse(services, row, principal, AnswerRefused(early))
+        await refuse(services, row, principal, AnswerRefused(early))
     await _check_shape(services, row, principal, answer)
-    accepted = await _send(services, row, principal, answer)
-    return await _closed(services, row, answer, accepted.state)
+    remember = body.remember if isinstance(body, ApproveIn) else None
+    if remember is not None:
+        check_memory(row, remember)
+    accepted = await deliver(services, row, principal, services.gateway.answer(answer, _update_id(answer)))
+    if remember is not None and accepted.state is ApprovalState.APPROVED and not answer.break_glass:
+        await remember_answer(services, principal, row, remember)
+    return await _shown(services, row, answer, accepted)
 
 
-async def _send(services: Services, row: ApprovalRow, principal: Principal, answer: ApprovalAnswer) -> AnswerAccepted:
+async def absent_of(services: Services, principal: Principal, absent: str | None, now: datetime) -> Principal | None:
+    """The absent person for whom the principal may speak. Raises Refused when nobody made it stand in for them."""
+    if absent is None:
+        return None
+    found = await services.standing.absent(principal, absent, now)
+    if found is None:
+        raise Refused(
+            403,
+            "not_an_approver",
+            f"you do not stand in for `{absent}`",
+            remedy="ask them or an administrator to say so",
+        )
+    return found
+
+
+async def deliver(
+    services: Services, row: ApprovalRow, principal: Principal, sending: Awaitable[AnswerAccepted]
+) -> AnswerAccepted:
+    """What the run says to what somebody said. Raises Refused when it refuses, or cannot be reached."""
     try:
-        return await services.gateway.answer(answer, _update_id(answer))
+        return await sending
     except AnswerRejected as rejected:
-        await _refuse(services, row, principal, rejected.kind, rejected.detail)
+        await refuse(services, row, principal, rejected.kind, rejected.detail)
     except NotRunning:
-        await _refuse(services, row, principal, AnswerRefused.CANCELLED)
+        await refuse(services, row, principal, AnswerRefused.CANCELLED)
     except NoWorker:
         raise Refused(
             503,
@@ -152,7 +156,7 @@ async def _check_shape(services: Services, row: ApprovalRow, principal: Principa
     """What a person wrote by hand, checked where the definition is at hand; the run checks again with its own."""
     wrong = list(_misshapen(services, row.request, answer))
     if wrong:
-        await _record(services, row, principal, AnswerRefused.INVALID_ARGUMENTS)
+        await record_refusal(services, row, principal, AnswerRefused.INVALID_ARGUMENTS)
         raise invalid_fields(wrong, kind=AnswerRefused.INVALID_ARGUMENTS.value)
 
 
@@ -179,52 +183,36 @@ def _misshapen(services: Services, asked: ApprovalRequest, answer: ApprovalAnswe
         )
 
 
-async def _refuse(
-    services: Services, row: ApprovalRow, principal: Principal, kind: AnswerRefused, detail: str = ""
-) -> NoReturn:
-    await _record(services, row, principal, kind)
-    text, remedy = _TEXT[kind]
-    if kind is AnswerRefused.NOT_AN_APPROVER:
-        text = f"{text} (`{row.request.approvers}`)"
-    if detail and detail != kind.value:
-        text = f"{text}: {detail}"
-    errors: list[FieldProblem] = []
-    if kind is AnswerRefused.INVALID_ARGUMENTS:
-        field = "body.output" if row.request.question is Question.HANDOVER else "body.edited_arguments"
-        errors = [FieldProblem(field=field, problem=detail or text, remedy=remedy)]
-    raise Refused(_STATUS.get(kind, 409), kind.value, text, remedy=remedy, errors=errors)
-
-
-async def _record(services: Services, row: ApprovalRow, principal: Principal, kind: AnswerRefused) -> None:
-    await services.audit.append(
-        AuditEvent(
-            event_id=f"{row.request.run_id}/approval/{row.request.id}/{new_id('refused')}",
-            type="answer.refused",
-            tenant=row.request.tenant,
-            run_id=row.request.run_id,
-            actor=principal.id,
-            body={"approval_id": row.request.id, "kind": kind.value, "roles": list(principal.roles)},
-        )
-    )
-
-
 def _update_id(answer: ApprovalAnswer) -> str:
     """One id for one meaning: the client library or an impatient client may send the same answer twice."""
     said: JsonObject = {
         "approval": answer.approval_id, "verdict": answer.verdict, "digest": answer.digest, "by": answer.principal.id,
-        "edited": answer.edited_arguments, "output": answer.output,
+        "edited": answer.edited_arguments, "output": answer.output, "glass": answer.break_glass,
+        "for": answer.on_behalf_of.id if answer.on_behalf_of else None,
     }  # fmt: skip
     return f"{answer.approval_id}-{hashlib.sha256(canonical_json(said)).hexdigest()[:24]}"
 
 
-async def _closed(services: Services, row: ApprovalRow, answer: ApprovalAnswer, accepted: ApprovalState) -> ApprovalRow:
-    """The row once it shows the end: the run closes it right after accepting. Should that take long, what was accepted
-    is told all the same, for it stands."""
+async def _shown(services: Services, row: ApprovalRow, answer: ApprovalAnswer, accepted: AnswerAccepted) -> ApprovalRow:
+    """The row once it shows the effect: the run records it right after accepting. Should that take long, what was
+    accepted is told all the same, for it stands."""
+    current, there = await await_row(services, row, accepted)
+    if there or accepted.state is ApprovalState.PENDING:
+        return current
+    return current.model_copy(update={"state": accepted.state, "answer": answer, "closed_at": answer.answered_at})
+
+
+async def await_row(services: Services, row: ApprovalRow, accepted: AnswerAccepted) -> tuple[ApprovalRow, bool]:
+    """The row, and whether it shows by now what the run has accepted."""
     deadline = asyncio.get_running_loop().time() + CLOSE_WAIT_S
     current = row
-    while current.state is ApprovalState.PENDING and asyncio.get_running_loop().time() < deadline:
+    while True:
+        there = current.progress.seq >= accepted.seq and (current.state is accepted.state or _final(current))
+        if there or asyncio.get_running_loop().time() >= deadline:
+            return current, there
         await asyncio.sleep(0.02)
         current = await services.approvals.get(row.request.tenant, row.request.id) or current
-    if current.state is ApprovalState.PENDING:
-        return current.model_copy(update={"state": accepted, "answer": answer, "closed_at": answer.answered_at})
-    return current
+
+
+def _final(row: ApprovalRow) -> bool:
+    return row.state not in OPEN_STATES

@@ -46,6 +46,7 @@ from api.routes import (
     policy,
     policy_changes,
     runs,
+    standing,
     switches,
     tools,
 )  # fmt: skip
@@ -67,9 +68,9 @@ SHUTDOWN_S = 10
 """How long open requests may take to finish once the process is told to stop."""
 
 ROUTERS: tuple[APIRouter, ...] = (
-    runs.router, events.router, artifacts.router, files.router, approvals.router, automations.router, tools.router,
-    audit.router, policy.router, policy_changes.router, switches.router, deliveries.router, keys.router, me.router,
-    codec.router, health.router,
+    runs.router, events.router, artifacts.router, files.router, approvals.router, standing.router,
+    automations.router, tools.router, audit.router, policy.router, policy_changes.router, switches.router,
+    deliveries.router, keys.router, me.router, codec.router, health.router,
 )  # fmt: skip
 
 TAGS = [

@@ -9,6 +9,7 @@ import typer
 from api.commands import (
     approvals,
     audit_proof,
+    backup,
     catalog,
     deliveries,
     encryption,
@@ -45,6 +46,7 @@ app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
+app.add_typer(backup.app, name="backup")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(images.app, name="images")
 

@@ -37,10 +37,12 @@ from workflows.contracts import (
     SA_AUTOMATION,
     SA_PHASE,
     SA_TENANT,
+    UPDATE_ACT,
     UPDATE_ANSWER,
     WORKFLOW,
     AnswerAccepted,
     AnswerRefused,
+    ApprovalAction,
     ApprovalAnswer,
     Phase,
     RunRequest,
@@ -186,13 +188,20 @@ class Gateway:
 
         Raises AnswerRejected, NotRunning, NoWorker (within ANSWER_S), Unreachable.
         """
-        handle = await self._handle(answer.run_id)
-        temporal.belongs(await self.client(), answer.run_id, answer.principal.tenant)
+        return await self._update(answer, UPDATE_ANSWER, update_id)
+
+    async def act(self, action: ApprovalAction, update_id: str) -> AnswerAccepted:
+        """Hand something else that was said to the run; as `answer`."""
+        return await self._update(action, UPDATE_ACT, update_id)
+
+    async def _update(self, said: ApprovalAnswer | ApprovalAction, name: str, update_id: str) -> AnswerAccepted:
+        handle = await self._handle(said.run_id)
+        temporal.belongs(await self.client(), said.run_id, said.principal.tenant)
         try:
             async with _faults(self._settings, sent=True, within_s=ANSWER_S + 1), asyncio.timeout(ANSWER_S):
                 return await handle.execute_update(  # pyright: ignore[reportUnknownMemberType]  (an untyped overload)
-                    UPDATE_ANSWER,
-                    answer,
+                    name,
+                    said,
                     id=update_id,
                     result_type=AnswerAccepted,
                     rpc_timeout=timedelta(seconds=ANSWER_S),

@@ -230,7 +230,7 @@ async def _start(services: Services, checked: Checked, run: Run, reservation: Re
         automation=checked.spec,
         inputs=run.inputs,
         files=run.files,
-        answer_keys=services.public_keys,
+        answer_keys=dict(services.public_keys),
         sandbox_wait_s=services.settings.sandbox_wait_s,
     )
     try:

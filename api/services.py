@@ -1,7 +1,7 @@
 """What the routes work with: every collaborator of the API, opened once by the composition root and closed with it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +24,6 @@ from worker.encryption import open_keyring
 from worker.policy import LivePolicy
 from worker.reading import PayloadReader
 from worker.settings import Settings
-from worker.store import signing
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
@@ -38,7 +37,8 @@ from worker.store.policies import Policies
 from worker.store.queue import Queue
 from worker.store.runs import Runs
 from worker.store.sessions import Sessions
-from worker.store.signing import AnswerKey
+from worker.store.signing import CurrentKey, PublicKeys
+from worker.store.standing import Standing
 from worker.store.stops import Stops
 from worker.store.switches import Switches
 from worker.store.verification import Follower
@@ -69,9 +69,11 @@ class Services:
     catalog: Catalog
     engine: LivePolicy
     """The policy in force, which may change between two requests."""
-    answer_key: AnswerKey
-    public_keys: dict[str, str]
-    """Answer keys of this installation, retired ones included: what runs accept."""
+    answer_key: CurrentKey
+    public_keys: Mapping[str, str]
+    """Answer keys of this installation as they are now, retired ones included: what runs accept."""
+    standing: Standing
+    """Grants, and who answers for whom."""
     gateway: Gateway
     tail: Tail
     oidc: Provider | None
@@ -106,7 +108,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         )  # fmt: skip
         await engine.start()
         obeying = asyncio.create_task(engine.follow())
-        answer_key = signing.load_or_create(settings.keys)
+        answer_key, public = CurrentKey(settings.keys), PublicKeys(settings.keys)
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
@@ -120,7 +122,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             ),
             files=Files(database, blobs), blobs=blobs,
             idempotency=Idempotency(database), catalog=catalog, engine=engine, answer_key=answer_key,
-            public_keys=signing.public_keys(settings.keys), gateway=Gateway(settings), tail=tail,
+            public_keys=public, standing=Standing(database, audit, public), gateway=Gateway(settings), tail=tail,
             oidc=Provider(settings) if settings.oidc_issuer else None, follower=Follower(database),
             reader=_reader(settings, keyring, blobs, Runs(database)), bad_keys=Throttle(per_minute=10),
             rates=Rates(key=settings.rate_key, tenant=settings.rate_tenant, unknown=settings.rate_unknown),

@@ -88,7 +88,7 @@ async def compare(services: Services, requests: int) -> bool:
     async def bare() -> None:
         request = RunRequest(
             run_id=new_id("run"), principal=principal, automation=checked.spec, inputs=checked.inputs,
-            answer_keys=services.public_keys,
+            answer_keys=dict(services.public_keys),
         )  # fmt: skip
         await services.gateway.start(request, "details")
 

@@ -46,6 +46,8 @@ def tell(
     key = settings.keys / "demo-operator.key"
     put_fields(
         [
+            ("console", f"{found['api']}/console"),
+            ("sign in with", str(settings.keys / "demo-reviewer.key")),
             ("API", f"{found['api']}/api/v1"),
             ("OpenAPI page", f"{found['api']}/api/docs"),
             ("Temporal UI", found.get("temporal_ui", "")),

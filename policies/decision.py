@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from policies.terms import Terms
 from tools.contract import ROLES, ArgumentRole, Effect, JsonObject, Wire
 
 NO_RULE = "default-deny"
@@ -112,6 +113,15 @@ class Decision(Wire):
     reason: str = ""
     """Written by the rule's author, shown to the reviewer and to the model."""
     approvers: str = "approver"
-    """Role a person needs to answer, when the verdict is ask."""
+    """Who may answer, when the verdict is ask: a role, or the names of the groups in `terms`."""
+    terms: Terms | None = None
+    """What an ask demands of its answers; None in decisions of older releases: one person with that role."""
+    grant: str | None = None
+    """Id of the standing grant by which an ask became an allow."""
     policy_version: str
     """Digest of the policy snapshot that decided."""
+
+    @property
+    def demands(self) -> tuple[object, ...]:
+        """Whose answer an ask needs. Answers count for another decision only where this is equal."""
+        return self.approvers, (self.terms or Terms()).demands

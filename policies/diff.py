@@ -77,7 +77,7 @@ def diff(before: PolicyEngine, after: PolicyEngine, tools: Mapping[str, ToolSpec
         if tried >= MOST_CALLS:
             return rows.model_copy(update={"verdicts": tuple(changes), "cut": True})
         old, new = before.decide(request), after.decide(request)
-        if (old.verdict, old.approvers) == (new.verdict, new.approvers):
+        if (old.verdict, old.demands) == (new.verdict, new.demands):
             continue
         facts = request.facts
         change = VerdictChange(

@@ -15,13 +15,14 @@ from typing import Protocol, cast
 import casbin  # pyright: ignore[reportMissingTypeStubs]  (ships no types; wrapped by _Enforcer below)
 
 from policies import malformed
+from policies.asking import terms_of, timed
 from policies.condition import Question, condition
 from policies.decision import NO_RULE, Decision, GateRequest, Principal, Verdict
 from policies.expression import ExpressionError
 from policies.glob import any_glob
 from policies.index import FIELDS, NarrowedRows, Row, RowIndex
 from policies.malformed import MalformedError
-from policies.rules import GATE_FAULT, MALFORMED, Rule, RuleSet
+from policies.rules import GATE_FAULT, MALFORMED, Rule, RuleSet, strictness
 from tools.contract import Effect
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,8 @@ class PolicyEngine:
         self.environment = environment
         self._by_id = {rule.id: rule for rule in rules.rules}
         self._asking = _Asking(self._by_id)
-        rows = sorted(_rows(rules), key=_order)
+        self._calendars = {name: row.calendar() for name, row in rules.calendars.items()}
+        rows = _rows(rules)
         sentinel = [*SENTINEL]
         self._rows = NarrowedRows([*rows, sentinel])
         self._gate = _enforcer(MODEL, self._rows)
@@ -213,7 +215,7 @@ class PolicyEngine:
         """Whether the principal may do `action` on `resource` over the API. False for anything unknown; never raises.
 
         Resources and actions: runs read|start|cancel, artifacts read, files read|upload, automations read, tools read,
-        approvals read|answer, policy check|read|propose|apply, audit read|verify, history read, keys
+        approvals read|answer|grant, policy check|read|propose|apply, audit read|verify, history read, keys
         read|create|revoke. The tenant is the caller's to compare: rights say nothing about whose runs.
         """
         try:
@@ -232,6 +234,10 @@ class PolicyEngine:
         """Every role the principal holds, inherited ones included, and `*`. Unknown roles are left out, and never reach
         casbin, whose role manager would keep each of them for good."""
         return self._callers.held(principal.roles)
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """The rule of that id."""
+        return self._by_id.get(rule_id)
 
     def looks_at_arguments(self, request: GateRequest) -> bool:
         """Whether a condition of a row that could match this call reads its arguments. True for a malformed call."""
@@ -277,7 +283,7 @@ class PolicyEngine:
         # disagreement both end as a fault.
         if allowed is not (rule.verdict is not Verdict.DENY) or row[-2] != rule.verdict.value:
             raise RuntimeError(f"casbin answered {allowed} with the row of rule {rule.id}")
-        decision = self._decisions.get(rule.id) or self._decision(rule)
+        decision = self._timed(self._decisions.get(rule.id) or self._decision(rule), rule, request)
         if question.faults:
             return decision.model_copy(update={"reason": (decision.reason + _doubts(question)).strip()})
         return decision
@@ -285,10 +291,19 @@ class PolicyEngine:
     def _decision(self, rule: Rule) -> Decision:
         """What the rule decides, made when it first does: all it says is the rule's own."""
         decision = self._decisions[rule.id] = Decision(
-            verdict=rule.verdict, rule=rule.id, reason=rule.reason, approvers=rule.approvers,
+            verdict=rule.verdict, rule=rule.id, reason=rule.reason, approvers=_approvers(rule),
             policy_version=self.version,
+            terms=terms_of(rule.approval, self.rules.groups) if rule.verdict is Verdict.ASK else None,
         )  # fmt: skip
         return decision
+
+    def _timed(self, decision: Decision, rule: Rule, request: GateRequest) -> Decision:
+        """With the moments that the rule's calendar counts; where the time is not known, it counts around the clock."""
+        asking, now = rule.approval, request.facts.now if request.facts else None
+        if decision.terms is None or asking is None or asking.calendar is None or now is None:
+            return decision
+        terms = timed(decision.terms, self._calendars[asking.calendar], now)
+        return decision.model_copy(update={"terms": terms})
 
     def _deny(self, rule: str, reason: str) -> Decision:
         return Decision(verdict=Verdict.DENY, rule=rule, reason=reason, policy_version=self.version)
@@ -319,28 +334,18 @@ def _rows(rules: RuleSet) -> list[Row]:
 
     return [
         [
-            _priority(rule.verdict, rule.approvers), people(rule.roles, rule.subjects), (rule.tenant,),
+            place, people(rule.roles, rule.subjects), (rule.tenant,),
             rule.automations, rule.tools, words(rule.effects), rule.when,
             "deny" if rule.verdict is Verdict.DENY else "allow", rule.verdict.value, rule.id,
         ]
-        for rule in rules.rules
+        # By strictness, then by id, so that neither files nor rows have an order that matters.
+        for place, rule in enumerate(sorted(rules.rules, key=strictness), 1)
     ]  # fmt: skip
 
 
-def _priority(verdict: Verdict, approvers: str) -> int:
-    """Strictest first. An ask that names its own approvers is stricter than one any approver may answer."""
-    match verdict:
-        case Verdict.DENY:
-            return 1
-        case Verdict.ASK:
-            return 3 if approvers == "approver" else 2
-        case Verdict.ALLOW:
-            return 4
-
-
-def _order(row: Row) -> tuple[int, str]:
-    """By strictness, then by id, so that neither files nor rows have an order that matters."""
-    return cast("int", row[0]), cast("str", row[-1])
+def _approvers(rule: Rule) -> str:
+    """Who may answer, in words: the role, or the groups."""
+    return ", ".join(rule.approval.groups) if rule.approval and rule.approval.groups else rule.approvers
 
 
 def _right_rows(rules: RuleSet) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Literal
 from policies.condition import condition
 from policies.decision import Verdict
 from policies.glob import any_glob, glob
-from policies.rules import Rule, RuleSet
+from policies.rules import Rule, RuleSet, strictness
 from policies.satisfiable import always_holds, cannot_hold
 from tools.contract import ToolSpec, Wire
 
@@ -28,7 +28,6 @@ Kind = Literal[
 
 _WILD = re.compile(r"[*?]")
 _ARGUMENT = re.compile(r"\bargs\s*\.\s*([A-Za-z_]\w*)")
-_RANK = {Verdict.DENY: 0, Verdict.ASK: 1, Verdict.ALLOW: 2}
 
 
 class Finding(Wire):
@@ -119,7 +118,7 @@ class _Stricter:
         self._closure = closure
         self._found: dict[tuple[str, str], list[Rule]] = {}
         """By condition, and by tool: a name, or what stands before a pattern's first wildcard and `*`."""
-        for rule in sorted(rules.rules, key=_order):
+        for rule in sorted(rules.rules, key=strictness):
             for name in {_start(pattern) for pattern in rule.tools}:
                 self._found.setdefault((rule.when, name), []).append(rule)
 
@@ -130,7 +129,7 @@ class _Stricter:
             literal = _start(rule.tools[0]).rstrip("*")
             for name in {rule.tools[0], *(literal[:n] + "*" for n in range(len(literal) + 1))}:
                 for other in self._found.get((text, name), ()):
-                    if _order(other) >= _order(rule):
+                    if strictness(other) >= strictness(rule):
                         break
                     if self._covers(other, rule):
                         yield _shadow(rule, other)
@@ -158,7 +157,7 @@ def _start(pattern: str) -> str:
 
 
 def _shadow(rule: Rule, other: Rule) -> Finding:
-    if rule.verdict is other.verdict and rule.approvers == other.approvers:
+    if (rule.verdict, rule.approvers, rule.approval) == (other.verdict, other.approvers, other.approval):
         return _error("duplicate", rule, f"{other.id!r} says the same of all its calls", "remove one of the two")
     return _error(
         "shadowed", rule, f"{other.id!r} ({other.verdict.value}) decides every call it fits",
@@ -169,11 +168,6 @@ def _shadow(rule: Rule, other: Rule) -> Finding:
 def _patterns_cover(over: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
     """Whether everything that fits one of `patterns` fits one of `over`. A `?` only covers itself."""
     return all(any(wide == p or ("?" not in wide and glob(p, wide)) for wide in over) for p in patterns)
-
-
-def _order(rule: Rule) -> tuple[int, int, str]:
-    """As the engine sorts: strictest first, asks with named approvers before others, then by id."""
-    return _RANK[rule.verdict], 0 if rule.approvers != "approver" else 1, rule.id
 
 
 def _error(kind: Kind, rule: Rule, problem: str, remedy: str) -> Finding:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, JsonValue, TypeAdapter, field_validator, model_validator
 from pydantic_core import from_json
 
+from policies.asking import Asking, CalendarRow, GroupRow, unknown
 from policies.condition import condition
 from policies.decision import NO_RULE, Verdict
 from policies.expression import MAX_EXPRESSION
@@ -76,6 +77,8 @@ class Rule(Strict):
     verdict: Verdict
     approvers: RoleName = "approver"
     """Role a person needs to answer; only with `ask`."""
+    approval: Asking | None = None
+    """Groups, number of people, deadline, escalation; only with `ask`."""
     reason: Annotated[str, Field(max_length=500)] = ""
     """Shown to the reviewer and to the model."""
 
@@ -85,6 +88,10 @@ class Rule(Strict):
             raise ValueError("a rule that allows must name its `effects`")
         if self.verdict is not Verdict.ASK and "approvers" in self.model_fields_set:
             raise ValueError("`approvers` has a meaning only with `verdict: ask`")
+        if self.verdict is not Verdict.ASK and self.approval is not None:
+            raise ValueError("`approval` has a meaning only with `verdict: ask`")
+        if self.approval is not None and self.approval.groups and "approvers" in self.model_fields_set:
+            raise ValueError("name a role in `approvers` or groups in `approval`, not both")
         if self.id in RESERVED:
             raise ValueError(f"the id {self.id!r} is reserved")
         if not self.roles and not self.subjects:
@@ -114,13 +121,16 @@ class RulesFile(Strict):
     apiVersion: Literal["gatehouse/v1"]  # noqa: N815  (the spelling people know from other YAML)
     roles: dict[RoleName, tuple[RoleName, ...]] = Field(default_factory=dict[str, tuple[str, ...]])
     """Role -> roles it inherits. Every role named in a rule must stand here, in some file."""
+    groups: dict[RoleName, GroupRow] = Field(default_factory=dict[str, GroupRow])
+    """Group of approvers -> its members. No group is called like a role."""
+    calendars: dict[RoleName, CalendarRow] = Field(default_factory=dict[str, CalendarRow])
     rules: tuple[Rule, ...] = ()
     rights: tuple[Right, ...] = ()
 
     @model_validator(mode="after")
     def _says_something(self) -> "RulesFile":
-        if not (self.roles or self.rules or self.rights):
-            raise ValueError("the file holds no `roles`, `rules` or `rights`")
+        if not (self.roles or self.rules or self.rights or self.groups or self.calendars):
+            raise ValueError("the file holds no `roles`, `groups`, `calendars`, `rules` or `rights`")
         return self
 
 
@@ -132,6 +142,8 @@ class RuleSet:
     rights: tuple[Right, ...] = ()
     roles: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Role and the roles it inherits, sorted."""
+    groups: Mapping[str, GroupRow] = field(default_factory=dict[str, GroupRow])
+    calendars: Mapping[str, CalendarRow] = field(default_factory=dict[str, CalendarRow])
     places: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
     """Rule or right id -> `file:line` it was read from; empty for a policy that came from the store."""
 
@@ -141,6 +153,9 @@ class RuleSet:
         digest is taken over, and what `RuleSet.from_body` reads."""
         roles: dict[str, JsonValue] = {name: list[JsonValue](sorted(inherited)) for name, inherited in self.roles}
         lines = [canonical_json({"roles": roles})]
+        if self.groups or self.calendars:
+            declared: dict[str, JsonValue] = {"groups": _rows(self.groups), "calendars": _rows(self.calendars)}
+            lines.append(canonical_json({"asking": declared}))
         lines += [line for line, _ in sorted(self.lines.items(), key=lambda item: item[1].id)]
         lines += [canonical_json({"right": r.model_dump(mode="json")}) for r in sorted(self.rights, key=lambda r: r.id)]
         return b"\n".join(lines)
@@ -160,6 +175,7 @@ class RuleSet:
         rules: list[Rule] = []
         rights: list[Right] = []
         roles: dict[str, list[str]] = {}
+        asking = _AskingLine()
         old = known.lines if known else {}
         lines: dict[bytes, Rule] = {}
         for line in body.split(b"\n"):
@@ -172,6 +188,8 @@ class RuleSet:
                         rights.append(Right.model_validate(found))
                     case {"roles": found}:
                         roles = _ROLES.validate_python(found)
+                    case {"asking": found}:
+                        asking = _AskingLine.model_validate(found)
                     case _:
                         raise ValueError("a line of the policy is neither roles, rule nor right")
             if rule is not None:
@@ -181,7 +199,7 @@ class RuleSet:
         if len(ids) != len(rules) + len(rights):
             raise ValueError("an id stands twice in the policy")
         inherits = tuple(sorted((name, tuple(inherited)) for name, inherited in roles.items()))
-        found = cls(rules=tuple(rules), rights=tuple(rights), roles=inherits)
+        found = cls(tuple(rules), tuple(rights), inherits, asking.groups, asking.calendars)
         found.__dict__.update(body=body, lines=lines)
         return found
 
@@ -194,12 +212,33 @@ class RuleSet:
 def _as_json(rule: Rule) -> dict[str, JsonValue]:
     """Every field, also those left out, so that what is said differently but means the same has one digest."""
     fields: dict[str, JsonValue] = rule.model_dump(mode="json")
-    if rule.verdict is not Verdict.ASK:
+    if rule.verdict is not Verdict.ASK or (rule.approval and rule.approval.groups):
         del fields["approvers"]
+    if rule.approval is None:
+        del fields["approval"]
     return fields
 
 
+class _AskingLine(Strict):
+    """The line of the body that declares groups and calendars."""
+
+    groups: dict[str, GroupRow] = Field(default_factory=dict[str, GroupRow])
+    calendars: dict[str, CalendarRow] = Field(default_factory=dict[str, CalendarRow])
+
+
+def _rows(rows: Mapping[str, GroupRow | CalendarRow]) -> dict[str, JsonValue]:
+    return {name: row.model_dump(mode="json") for name, row in rows.items()}
+
+
 _ROLES = TypeAdapter(dict[str, list[str]])
+
+
+def strictness(rule: Rule) -> tuple[int, int, str]:
+    """Sort key, strictest first: deny, asks of named approvers or several people, other asks, allow; then by id."""
+    asking = rule.approval or Asking()
+    named = rule.approvers != "approver" or bool(asking.groups) or asking.needed > 1
+    rank = {Verdict.DENY: 0, Verdict.ASK: 1 if named else 2, Verdict.ALLOW: 3}[rule.verdict]
+    return rank, -asking.needed, rule.id
 
 
 def rule_paths(home: Path | None) -> list[Path]:
@@ -223,12 +262,18 @@ def compile_documents(documents: Sequence[Document], known_tools: Collection[str
     files = [(document, parse_as(RulesFile, document, RuleError)) for document in documents]
     problems: list[Problem] = []
     roles: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, GroupRow] = {}
+    calendars: dict[str, CalendarRow] = {}
     ids: dict[str, str] = {}
     for document, file in files:
         for name, inherited in file.roles.items():
             if name in roles:
                 problems.append(document.problem(("roles", name), f"the role {name!r} is declared twice", "keep one"))
             roles[name] = inherited
+        problems += _twice(document, "groups", file.groups, groups)
+        problems += _twice(document, "calendars", file.calendars, calendars)
+        groups.update(file.groups)
+        calendars.update(file.calendars)
         for section, rows in (("rules", file.rules), ("rights", file.rights)):
             for i, row in enumerate(rows):
                 at = f"{document.file}:{document.line((section, i, 'id'))}"
@@ -243,6 +288,7 @@ def compile_documents(documents: Sequence[Document], known_tools: Collection[str
     for document, file in files:
         problems += _unknown_names(document, file, roles, known_tools)
         problems += _cycles(document, file, roles)
+        problems += _unknown_in_asking(document, file, roles, groups, calendars)
     rules = tuple(rule for _, file in files for rule in file.rules)
     if not rules and not problems:
         where = ", ".join(document.file for document in documents)
@@ -255,6 +301,8 @@ def compile_documents(documents: Sequence[Document], known_tools: Collection[str
         rules=rules,
         rights=tuple(right for _, file in files for right in file.rights),
         roles=tuple(sorted(roles.items())),
+        groups=groups,
+        calendars=calendars,
         places=ids,
     )
 
@@ -294,6 +342,27 @@ def _unknown_names(
                 if re.search(r"[*?]", pattern):
                     problem = f"the pattern {pattern!r} fits no installed tool"
                 yield document.problem(("rules", i, "tools", j), problem, close_to(pattern, known_tools))
+
+
+def _twice(document: Document, section: str, names: Collection[str], taken: Collection[str]) -> Iterable[Problem]:
+    for name in names:
+        if name in taken:
+            yield document.problem((section, name), f"{name!r} is declared twice under `{section}`", "keep one")
+
+
+def _unknown_in_asking(
+    document: Document, file: RulesFile, roles: Collection[str], groups: Collection[str], calendars: Collection[str]
+) -> Iterable[Problem]:
+    for name, group in file.groups.items():
+        if name in roles:
+            yield document.problem(("groups", name), f"{name!r} is a role, too", "choose another name")
+        for i, role in enumerate(group.roles):
+            if role not in roles:
+                yield document.problem(("groups", name, "roles", i), f"unknown role {role!r}", close_to(role, roles))
+    for i, rule in enumerate(file.rules):
+        for loc, problem in unknown(rule.approval, groups, calendars) if rule.approval else ():
+            section = "calendars" if loc[0] == "calendar" else "groups"
+            yield document.problem(("rules", i, "approval", *loc), problem, f"declare it under `{section}:`")
 
 
 def _cycles(document: Document, file: RulesFile, roles: dict[str, tuple[str, ...]]) -> Iterable[Problem]:

@@ -121,7 +121,7 @@ def simulate(records: Iterable[Recorded], proposed: PolicyEngine) -> Simulation:
             found[0] += 1
             found[1] += way > 0
             found[2] += way < 0
-        if way or (after.verdict is Verdict.ASK and after.approvers != before.approvers):
+        if way or (after.verdict is Verdict.ASK and _asks_others(before, after)):
             key = record.tool, record.tenant, before.verdict, before.rule, after.verdict, after.rule
             runs[key][record.run_id] += 1
     changes = [_change(key, of) for key, of in runs.items()]
@@ -131,6 +131,11 @@ def simulate(records: Iterable[Recorded], proposed: PolicyEngine) -> Simulation:
         runs_touched=len({run for of in runs.values() for run in of}), changes=tuple(changes),
         by_rule=_tallies(sums["rule"]), by_tool=_tallies(sums["tool"]), by_tenant=_tallies(sums["tenant"]),
     )  # fmt: skip
+
+
+def _asks_others(before: Decision, after: Decision) -> bool:
+    # A decision of an older release says nothing of its terms.
+    return after.approvers != before.approvers or (before.terms is not None and after.demands != before.demands)
 
 
 def _change(key: tuple[object, ...], runs: Counter[str]) -> Change:

@@ -62,6 +62,11 @@ class Trail:
         """What the next part of the run needs besides the conversation."""
         return Carry(tainted=self.tainted, calls=dict(self._calls))
 
+    def others(self, tool: ToolSpec) -> dict[str, int]:
+        """Tool -> calls so far, without the one of this tool that is on its way."""
+        left = self._calls - Counter([tool.name])
+        return {name: left[name] for name in sorted(left)}
+
     def count(self, tool: str) -> tuple[int, int]:
         """A call is asked for: how many were before it, and how many of this tool. Refused ones count, too."""
         before = self._calls.total(), self._calls[tool]

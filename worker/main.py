@@ -13,10 +13,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import structlog
@@ -27,7 +26,7 @@ from temporalio.worker import Worker
 
 from worker import metrics, telemetry, temporal
 from worker.settings import Settings
-from worker.store.signing import public_keys
+from worker.store.signing import PublicKeys
 from workflows.contracts import QUEUE_MODELS, QUEUE_RUNS, QUEUE_SANDBOX
 
 if TYPE_CHECKING:
@@ -82,22 +81,6 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     return None
 
 
-class _AnswerKeys(Mapping[str, str]):
-    """The public answer keys as they lie on disk now: the API may make one after this worker started."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __getitem__(self, key_id: str) -> str:
-        return public_keys(self._folder)[key_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(public_keys(self._folder))
-
-    def __len__(self) -> int:
-        return len(public_keys(self._folder))
-
-
 @asynccontextmanager
 async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from tools.catalog import BUILT_IN, load_tools  # noqa: PLC0415  (only this queue may need it, see the module's text)
@@ -111,6 +94,7 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.policies import Policies  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
+    from worker.store.standing import Standing  # noqa: PLC0415
     from workflows.automation import AutomationWorkflow  # noqa: PLC0415
 
     folders = [BUILT_IN, *([settings.home / "tools"] if settings.home else [])]
@@ -125,14 +109,15 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
         )
         await policy.start()
         following = asyncio.create_task(policy.follow())
-        keys = _AnswerKeys(settings.keys)
+        keys = PublicKeys(settings.keys)
         redact = temporal.redactor(settings).json
         records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys, redact=redact)
+        gate = GateActivities(policy, audit, standing=Standing(db, audit, keys), redact=redact)
         yield Worker(
             client,
             task_queue=QUEUE_RUNS,
             workflows=[AutomationWorkflow],
-            activities=[*records.all(), *GateActivities(policy, audit, redact=redact).all(), *RuleActivities().all()],
+            activities=[*records.all(), *gate.all(), *RuleActivities().all()],
             workflow_runner=temporal.workflow_runner(),
             # Everything here is local: a remote activity on this queue would be somebody's mistake or worse.
             no_remote_activities=True,

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from temporalio.common import MetricCounter, MetricGaugeFloat, MetricHistogramFloat, MetricMeter
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
-QUEUES: Final = ("runs", "models", "sandbox")
+QUEUES: Final = ("runs", "models", "sandbox", "keeper")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 TIMED: Final = {
     "gatehouse_pool_refill_seconds": "How long it took to start a box ahead.",
@@ -21,7 +21,13 @@ COUNTED: Final = {
     "gatehouse_pool_expired": "Boxes that went unused: too old, not wanted any more, or dead.",
     "gatehouse_box_runs": "Programs that ended, by ending, and whether their box came from the pool.",
 }
-LEVELS: Final = {"gatehouse_pool_boxes": "Boxes that wait now."}
+LEVELS: Final = {
+    "gatehouse_pool_boxes": "Boxes that wait now.",
+    "gatehouse_notices_pending": "Notices that nobody has taken yet.",
+    "gatehouse_notices_dead": "Deliveries that were given up.",
+    "gatehouse_notices_oldest_seconds": "How long the oldest notice that nobody has taken has waited.",
+    "gatehouse_stops_unconfirmed": "Runs that a switch stops and that are not confirmed to stand still.",
+}
 
 
 class Metrics:
@@ -62,7 +68,7 @@ def serve(settings: _Address, queue: str) -> None:
     """Serve this process's numbers, if they are asked for. Once, before the first connection to Temporal.
 
     The workers of one installation share their settings: runs listens on the port that is set, models on the next one,
-    sandbox on the one after.
+    sandbox on the one after, the keeper on the one after that.
     """
     if settings.metrics_address is None:
         return

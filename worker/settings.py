@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     """`udp://host:514`: a syslog server that each signed checkpoint is sent to."""
     log_level: str = "INFO"
     metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
-    """`host:port` where the runs worker serves `/metrics` for Prometheus; models and sandbox: the next two ports."""
+    """`host:port` where the runs worker serves `/metrics` for Prometheus; models, sandbox, keeper: the next three."""
 
     @field_validator("egress_hosts", mode="before")
     @classmethod

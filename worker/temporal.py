@@ -62,6 +62,7 @@ _PASSED_THROUGH = (
     "policies",
     "workflows.agents",
     "workflows.contracts",
+    "workflows.questions",
     "workflows.faults",
     "workflows.held",
     "workflows.ports",

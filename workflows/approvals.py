@@ -1,26 +1,30 @@
 """The desk: questions a run has put to humans, and the answers it accepts. Workflow state is the truth.
 
-An answer reaches the desk as the `answer` update. Its validator (`Desk.check`) refuses everything that
-`policies.approval` refuses, on every route, because it is the only way in; a refused update leaves no event.
+What people say reaches the desk as the updates `answer` and `act`. Their validators (`Desk.check`, `Desk.check_action`)
+refuse everything that `policies.approval` refuses, on every route, because they are the only way in; a refused update
+leaves no event.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from policies.approval import refusal, verify_signature
+from policies.approval import action_refusal, refusal, verify_signature
+from policies.terms import Schedule, Terms, schedule
 from tools.contract import ToolCall, ToolSpec
 from workflows import ports
 from workflows.contracts import (
     AnswerAccepted,
     AnswerRefused,
+    ApprovalAction,
     ApprovalAnswer,
     ApprovalClosed,
+    ApprovalNoted,
     ApprovalRequest,
     ApprovalState,
     Question,
@@ -28,6 +32,7 @@ from workflows.contracts import (
     RunRequest,
 )
 from workflows.held import FrozenQuestion
+from workflows.pending import Pending, Problem
 from workflows.recording import record
 
 _WORDS = {
@@ -35,9 +40,13 @@ _WORDS = {
     AnswerRefused.ALREADY_DECIDED: "the question is already decided",
     AnswerRefused.EXPIRED: "the deadline has passed",
     AnswerRefused.CANCELLED: "the question was withdrawn",
-    AnswerRefused.ARGS_CHANGED: "the answer is for other arguments than those asked now",
+    AnswerRefused.ARGS_CHANGED: "the answer is for other arguments, or another version of the tool, than asked now",
+    AnswerRefused.POLICY_CHANGED: "the answer is for a question under another policy",
+    AnswerRefused.FROZEN: "a kill switch holds the run",
+    AnswerRefused.ALREADY_ANSWERED: "this person, or the one they stand for, has answered already",
+    AnswerRefused.INVALID_ARGUMENTS: "what was said does not fit the question",
     AnswerRefused.SELF_APPROVAL: "the run's requester may not answer",
-    AnswerRefused.NOT_AN_APPROVER: "the answer needs a role its author does not have",
+    AnswerRefused.NOT_AN_APPROVER: "its author is not among those who may answer",
     AnswerRefused.BAD_SIGNATURE: "the answer is not signed by a key this run trusts",
     AnswerRefused.FROZEN: "a kill switch holds the run",
 }
@@ -54,21 +63,28 @@ class Draft:
     digest: str
     approvers: str
     deadline_s: int
+    """Where the terms name no deadline."""
     reason: str = ""
     rule: str = ""
     policy_version: str = ""
     call: ToolCall | None = None
     tool: ToolSpec | None = None
-    problem: Callable[[ApprovalAnswer], str | None] = field(default=lambda _: None)
+    terms: Terms | None = None
+    problem: Problem = field(default=lambda _: None)
     """What is wrong with an answer's own content (edited arguments, output), naming the field."""
+    shown: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further fields of the request, for those who look at it."""
+    given: tuple[ApprovalAnswer, ...] = ()
+    """Answers to the question this one follows that count here."""
 
 
-@dataclass
-class _Entry:
-    request: ApprovalRequest
-    problem: Callable[[ApprovalAnswer], str | None]
-    state: ApprovalState = ApprovalState.PENDING
-    answer: ApprovalAnswer | None = None
+class Ending(NamedTuple):
+    """How a question ended."""
+
+    id: str
+    state: ApprovalState
+    answer: ApprovalAnswer | None
+    """The answer that decided, or the edit for which it was withdrawn; None when there was none in time."""
 
 
 class Desk:
@@ -78,8 +94,9 @@ class Desk:
         self._run = request
         self._ref = ref
         self._changed = changed
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Pending] = {}
         self._before = request.carried.questions if request.carried else 0
+        self._frozen = False
         self._waited = timedelta()
         self._waiting_since: datetime | None = None
         self._frozen_at: datetime | None = None
@@ -91,45 +108,22 @@ class Desk:
 
     @property
     def waiting(self) -> tuple[ApprovalRequest, ...]:
-        """Questions nobody has answered yet, frozen ones too, oldest first."""
-        return tuple(e.request for e in self._entries.values() if e.state in _OPEN)
+        """Questions nobody has decided yet, frozen ones too, oldest first."""
+        return tuple(e.request for e in self._entries.values() if e.open)
 
     @property
     def frozen(self) -> tuple[FrozenQuestion, ...]:
         """The open questions as the list for people has to show them."""
-        open_ = [e for e in self._entries.values() if e.state in _OPEN]
-        return tuple(
-            FrozenQuestion(approval_id=e.request.id, state=e.state, deadline=e.request.deadline) for e in open_
-        )
+        open_ = [e for e in self._entries.values() if e.open]
+        return tuple(FrozenQuestion(approval_id=e.request.id, state=e.state, deadline=e.deadline) for e in open_)
 
     def waited_s(self, now: datetime) -> float:
         """Seconds of this part during which a question was open or the run was frozen."""
         open_for = now - self._waiting_since if self._waiting_since else timedelta()
         return (self._waited + open_for).total_seconds()
 
-    def freeze(self) -> None:
-        """Stop the clock of every open question; answers are refused. Freezing twice is freezing once."""
-        if self._frozen_at is not None:
-            return
-        self._frozen_at = workflow.now()
-        self._since(self._frozen_at)
-        for entry in self._entries.values():
-            if entry.state is ApprovalState.PENDING:
-                entry.state = ApprovalState.FROZEN
-
-    def thaw(self) -> None:
-        """Let the clocks go on where they stood: deadlines move by the time that was frozen."""
-        if self._frozen_at is None:
-            return
-        stood, self._frozen_at = workflow.now() - self._frozen_at, None
-        for entry in self._entries.values():
-            if entry.state is ApprovalState.FROZEN:
-                entry.state = ApprovalState.PENDING
-                entry.request = entry.request.model_copy(update={"deadline": entry.request.deadline + stood})
-        self._idle_over()
-
-    async def ask(self, draft: Draft) -> ApprovalAnswer | None:
-        """Put a question and wait for its answer; None when the deadline passed. The deadline can only deny.
+    async def ask(self, draft: Draft) -> Ending:
+        """Put a question and wait for its end. A deadline can only deny.
 
         On cancellation or a fault the question is withdrawn before the exception goes on.
         """
@@ -138,55 +132,97 @@ class Desk:
             await record(ports.open_approval, entry.request, f"ask {entry.request.id}")
             await self._decided(entry)
         except (asyncio.CancelledError, FailureError):
-            self._settle(entry, ApprovalState.CANCELLED)
+            entry.withdraw()
+            self._settled()
+            await self._noted(entry)
             await self._close(entry)
             raise
-        if entry.answer is None:
-            self._settle(entry, ApprovalState.EXPIRED)
         await self._close(entry)
-        return entry.answer
+        return Ending(entry.request.id, entry.state, entry.answer)
 
     def check(self, answer: ApprovalAnswer) -> None:
         """Validator of the `answer` update: raises ApplicationError whose type is an `AnswerRefused` value."""
         entry = self._entries.get(answer.approval_id)
         if entry is None:
             _refuse(self._unknown(answer))
-        why = refusal(entry.request, answer, self._run.answer_keys, workflow.now(), entry.state.value)
+        keys, now = self._run.answer_keys, workflow.now()
+        why = refusal(entry.request, answer, keys, now, entry.state.value, entry.progress)
         if why is not None:
             _refuse(AnswerRefused(why))
+        if answer.break_glass and answer.edited_arguments is not None:
+            _refuse(AnswerRefused.INVALID_ARGUMENTS, "edited_arguments: an emergency runs what was asked, or nothing")
         if answer.verdict == "approve" and (problem := entry.problem(answer)) is not None:
             _refuse(AnswerRefused.INVALID_ARGUMENTS, problem)
 
     def accept(self, answer: ApprovalAnswer) -> AnswerAccepted:
-        """Take a checked answer. From here on nothing can decide the question differently."""
+        """Take a checked answer. From here on nothing can undo it."""
         entry = self._entries[answer.approval_id]
-        entry.answer = answer
-        self._settle(entry, ApprovalState.APPROVED if answer.verdict == "approve" else ApprovalState.DENIED)
-        return AnswerAccepted(approval_id=answer.approval_id, state=entry.state)
+        entry.take(answer)
+        self._settled()
+        return AnswerAccepted(approval_id=answer.approval_id, state=entry.state, seq=entry.progress.seq)
 
-    async def _decided(self, entry: _Entry) -> None:
-        """Wait for the answer or the deadline.
+    def check_action(self, action: ApprovalAction) -> None:
+        """Validator of the `act` update, as `check`."""
+        entry = self._entries.get(action.approval_id)
+        if entry is None:
+            _refuse(AnswerRefused.NOT_FOUND)
+        keys, now = self._run.answer_keys, workflow.now()
+        why = action_refusal(entry.request, action, keys, now, entry.state.value, entry.progress)
+        if why is not None:
+            _refuse(AnswerRefused(why))
+        if action.kind in ("ask", "reply") and not action.text.strip():
+            _refuse(AnswerRefused.INVALID_ARGUMENTS, "text: say something")
 
-        The timer only wakes us: when it fires in the same workflow task as an accepted answer arrives, the answer
-        wins, because its sender was told so. `check` refuses every answer after the deadline. While the question is
-        frozen there is no timer at all.
+    def act(self, action: ApprovalAction) -> AnswerAccepted:
+        """Take a checked action."""
+        entry = self._entries[action.approval_id]
+        entry.act(action, workflow.now())
+        return AnswerAccepted(approval_id=action.approval_id, state=entry.state, seq=entry.progress.seq)
+
+    def freeze(self) -> None:
+        """Stop the clocks of all questions, of those still to be put too, and take no answers until `thaw`."""
+        if not self._frozen:
+            self._frozen = True
+            self._since(workflow.now())
+            for entry in self._entries.values():
+                entry.freeze(workflow.now())
+
+    def thaw(self) -> None:
+        """Go on: each question has as much time left as when it was frozen."""
+        if self._frozen:
+            self._frozen = False
+            for entry in self._entries.values():
+                entry.thaw(workflow.now())
+            self._idle_over()
+
+    async def _decided(self, entry: Pending) -> None:
+        """Wait for the end, and meanwhile record what happens and do what is due.
+
+        A timer only wakes us: when it fires in the same workflow task as an accepted answer arrives, the answer wins,
+        because its sender was told so. `check` refuses every answer after the deadline.
         """
-        what = entry.request.call.tool if entry.request.call else entry.request.question.value
-        while entry.answer is None:
-            if entry.state is ApprovalState.FROZEN:
-                await workflow.wait_condition(lambda: entry.state is not ApprovalState.FROZEN)
+        while await self._noted(entry):
+            moment = entry.next_moment
+            what = entry.request.call.tool if entry.request.call else entry.request.question.value
+            last = moment == entry.deadline
             try:
                 await workflow.wait_condition(
-                    lambda: entry.answer is not None or entry.state is ApprovalState.FROZEN,
-                    timeout=max(entry.request.deadline - workflow.now(), timedelta()),
-                    timeout_summary=f"deadline of {entry.request.id}: {what}",
+                    lambda: not entry.open or bool(entry.notes) or entry.next_moment != moment,  # noqa: B023  (awaited here)
+                    timeout=None if moment is None else max(moment - workflow.now(), timedelta()),
+                    timeout_summary=f"{'deadline' if last else 'reminder'} of {entry.request.id}: {what}",
                 )
             except TimeoutError:
-                if entry.state is not ApprovalState.FROZEN:  # a switch that came with the deadline stops the clock
-                    return
+                # The server's clock may be a little behind the moment its own timer was set for. A switch that came
+                # together with it stops the clock all the same.
+                if moment is not None and entry.state is ApprovalState.PENDING:
+                    entry.reach(max(moment, workflow.now()))
+                    self._settled()
 
-    def _put(self, draft: Draft) -> _Entry:
+    def _put(self, draft: Draft) -> Pending:
         now = workflow.now()
+        terms = draft.terms
+        plain = Schedule(now + timedelta(seconds=draft.deadline_s), ())
+        moments = plain if terms is None else schedule(terms, now, draft.deadline_s)
         request = ApprovalRequest(
             id=f"{self._run.run_id}.{self.asked + 1}",
             run_id=self._run.run_id,
@@ -203,22 +239,20 @@ class Desk:
             policy_version=draft.policy_version,
             approvers=draft.approvers,
             requested_at=now,
-            deadline=now + timedelta(seconds=draft.deadline_s),
+            deadline=moments.deadline,
+            terms=terms,
+            **draft.shown,
         )
-        entry = _Entry(request, draft.problem)
-        if self._frozen_at is not None:
-            # Its clock has not begun to run: thawing must not give it more time than it was drafted with.
-            request = request.model_copy(update={"deadline": request.deadline - (now - self._frozen_at)})
-            entry = _Entry(request, draft.problem, ApprovalState.FROZEN)
+        entry = Pending(request, moments, draft.problem, draft.given)
         self._entries[request.id] = entry
+        if self._frozen:
+            entry.freeze(now)
         self._since(now)
         self._changed()
         return entry
 
-    def _settle(self, entry: _Entry, state: ApprovalState) -> None:
-        if entry.state not in _OPEN:
-            return
-        entry.state = state
+    def _settled(self) -> None:
+        """Something may have ended: show it."""
         self._idle_over()
         self._changed()
 
@@ -228,12 +262,25 @@ class Desk:
 
     def _idle_over(self) -> None:
         """Count the waiting, once nothing is open and nothing frozen any more."""
-        if not self.waiting and self._frozen_at is None and self._waiting_since is not None:
+        if not self.waiting and not self._frozen and self._waiting_since is not None:
             self._waited += workflow.now() - self._waiting_since
             self._waiting_since = None
 
-    async def _close(self, entry: _Entry) -> None:
-        closed = ApprovalClosed(run=self._ref, approval_id=entry.request.id, state=entry.state, answer=entry.answer)
+    async def _noted(self, entry: Pending) -> bool:
+        """Record what happened, in its order; whether the question still waits."""
+        while entry.notes:
+            event, actor, body, progress = entry.notes.pop(0)
+            noted = ApprovalNoted(
+                run=self._ref, approval_id=entry.request.id, event=event, actor=actor, body=body, progress=progress,
+            )  # fmt: skip
+            await record(ports.note_approval, noted, f"{entry.request.id} {event.removeprefix('approval.')}")
+        return entry.open
+
+    async def _close(self, entry: Pending) -> None:
+        closed = ApprovalClosed(
+            run=self._ref, approval_id=entry.request.id, state=entry.state, answer=entry.answer,
+            progress=entry.progress,
+        )  # fmt: skip
         await record(ports.close_approval, closed, f"{entry.request.id} {entry.state.value}")
 
     def _unknown(self, answer: ApprovalAnswer) -> AnswerRefused:

@@ -22,6 +22,7 @@ from workflows.concurrency import through_cancellation
 from workflows.contracts import (
     QUEUE_SANDBOX,
     AnswerAccepted,
+    ApprovalAction,
     ApprovalAnswer,
     ArtifactRef,
     Phase,
@@ -95,6 +96,17 @@ class AutomationWorkflow:
     @answer.validator
     def _check_answer(self, answer: ApprovalAnswer) -> None:
         self._run.desk.check(answer)
+
+    @workflow.update(
+        name=contracts.UPDATE_ACT, description="Something else said, signed, to one of the run's questions"
+    )
+    def act(self, action: ApprovalAction) -> AnswerAccepted:
+        """Take an action the validator let through."""
+        return self._run.desk.act(action)
+
+    @act.validator
+    def _check_action(self, action: ApprovalAction) -> None:
+        self._run.desk.check_action(action)
 
     @workflow.signal(name=contracts.SIGNAL_FREEZE, description="A kill switch holds the run")
     async def freeze(self, hold: Hold) -> None:

@@ -5,9 +5,8 @@ Names and fields here are durable: add optional fields with defaults, never rena
 `from __future__ import annotations` in this module: the payload converter reads real annotations.
 """
 
-from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,12 +14,26 @@ from policies.decision import Decision, GateRequest, Principal
 from policies.switches import Hold
 from policies.taint import Carry
 from tools.contract import JsonObject, Outcome, ToolCall, ToolResult, ToolSpec, Wire
+from workflows.questions import (
+    UPDATE_ACT,
+    UPDATE_ANSWER,
+    AnswerAccepted,
+    AnswerRefused,
+    ApprovalAction,
+    ApprovalAnswer,
+    ApprovalProgress,
+    ApprovalRequest,
+    ApprovalState,
+    Delegated,
+    Escalated,
+    Question,
+    Remark,
+)
 from workflows.spec import AutomationSpec
 
 # ---------------------------------------------------------------- durable names
 
 WORKFLOW = "AutomationWorkflow"
-UPDATE_ANSWER = "answer"
 QUERY_STATE = "state"
 SIGNAL_FREEZE = "run.freeze"
 SIGNAL_THAW = "run.thaw"
@@ -164,98 +177,7 @@ class RunState(Wire):
     model: str | None
     steps: int
     calls: tuple[CallState, ...]
-    waiting: tuple["ApprovalRequest", ...]
-
-
-class Question(StrEnum):
-    """What a human is asked."""
-
-    CALL = "call"
-    """May this call run? approve | approve with edited arguments | deny."""
-    UNKNOWN_OUTCOME = "unknown_outcome"
-    """A call that may not be repeated ended without a known outcome. approve = run it once more; deny = leave it."""
-    HANDOVER = "handover"
-    """Every machine rung gave up. approve with `output` = the job's result; deny = give the run up."""
-
-
-class ApprovalRequest(Wire):
-    """A pending question. Workflow state is the truth; the store's row is a list for people."""
-
-    id: str
-    """`<run_id>.<n>`, n counting from 1 in the run."""
-    run_id: str
-    question: Question
-    tenant: str
-    automation: str
-    requester: str
-    """Principal id of the run's requester, who may not answer."""
-    call: ToolCall | None = None
-    tool_version: str | None = None
-    effect: str | None = None
-    digest: str
-    """arguments_digest of the call, or of the question itself where there is no call."""
-    rule: str = ""
-    reason: str = ""
-    policy_version: str = ""
-    approvers: str
-    """Role needed to answer."""
-    requested_at: datetime
-    deadline: datetime
-
-
-class ApprovalState(StrEnum):
-    """Where a question stands; everything but pending and frozen is final."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    DENIED = "denied"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-    FROZEN = "frozen"
-
-
-class ApprovalAnswer(Wire):
-    """What one human said, signed by the API. The signature covers every other field (see policies.approval)."""
-
-    approval_id: str
-    run_id: str
-    verdict: Literal["approve", "deny"]
-    digest: str
-    """The digest the person saw; must equal the pending question's."""
-    edited_arguments: JsonObject | None = None
-    output: JsonObject | None = None
-    """Only for a hand-over: the job's result."""
-    principal: Principal
-    reason: Annotated[str, Field(max_length=2000)] = ""
-    answered_at: datetime
-    expires_at: datetime
-    """The signed answer is worthless after this moment (minutes)."""
-    key_id: str
-    signature: str = ""
-    """base64 Ed25519."""
-
-
-class AnswerRefused(StrEnum):
-    """Typed reasons for which an answer has no effect: ApplicationError.type of a rejected update."""
-
-    NOT_FOUND = "not_found"
-    ALREADY_DECIDED = "already_decided"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-    ARGS_CHANGED = "args_changed"
-    SELF_APPROVAL = "self_approval"
-    NOT_AN_APPROVER = "not_an_approver"
-    BAD_SIGNATURE = "bad_signature"
-    INVALID_ARGUMENTS = "invalid_arguments"
-    FROZEN = "frozen"
-    """A kill switch holds the run: nobody's answer counts until it is released."""
-
-
-class AnswerAccepted(Wire):
-    """Result of the `answer` update."""
-
-    approval_id: str
-    state: ApprovalState
+    waiting: tuple[ApprovalRequest, ...]
 
 
 # ---------------------------------------------------------------- activity payloads
@@ -332,6 +254,21 @@ class ApprovalClosed(Wire):
     approval_id: str
     state: ApprovalState
     answer: ApprovalAnswer | None = None
+    """The answer that decided."""
+    progress: ApprovalProgress | None = None
+
+
+class ApprovalNoted(Wire):
+    """`approval.note`: something happened to a question that did not end it."""
+
+    run: RunRef
+    approval_id: str
+    event: str
+    """Type of the audit event."""
+    actor: str | None = None
+    """None for the machinery."""
+    body: JsonObject = Field(default_factory=dict)
+    progress: ApprovalProgress
 
 
 class ModelRequested(Wire):
@@ -393,8 +330,9 @@ class RunClosed(Wire):
 
 
 __all__ = [
-    "AnswerAccepted", "AnswerRefused", "ApprovalAnswer", "ApprovalClosed", "ApprovalRequest", "ApprovalState",
-    "ArtifactRef", "CallOpened", "CallRefused", "CallState", "Carried", "Decision", "FileRef", "GateRequest", "Hold",
-    "ModelRequested", "Phase", "Question", "RulesAnswer", "RulesAsked", "RunClosed", "RunOpened", "RunRef",
-    "RunRequest", "RunResult", "RunState", "Rung", "RungChanged", "ToolRun", "WorkspaceOpened",
+    "UPDATE_ACT", "UPDATE_ANSWER", "AnswerAccepted", "AnswerRefused", "ApprovalAction", "ApprovalAnswer",
+    "ApprovalClosed", "ApprovalNoted", "ApprovalProgress", "ApprovalRequest", "ApprovalState", "ArtifactRef",
+    "CallOpened", "CallRefused", "CallState", "Carried", "Decision", "Delegated", "Escalated", "FileRef", "GateRequest",
+    "Hold", "ModelRequested", "Phase", "Question", "Remark", "RulesAnswer", "RulesAsked", "RunClosed", "RunOpened",
+    "RunRef", "RunRequest", "RunResult", "RunState", "Rung", "RungChanged", "ToolRun", "WorkspaceOpened",
 ]  # fmt: skip

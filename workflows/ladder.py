@@ -10,6 +10,7 @@ import json
 from temporalio import workflow
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
+from policies.terms import Terms
 from tools.contract import JsonObject, Outcome, ToolResult, canonical_json
 from workflows import ports
 from workflows.approvals import Draft
@@ -99,6 +100,8 @@ async def _make_calls(run: LiveRun, talk: Conversation, reply: Reply) -> bool:
     run.spent.tool_calls += len(reply.calls)
     results = await together([tool_call(run, call, "model") for call in reply.calls])
     talk.results = {call.id: result for call, result in zip(reply.calls, results, strict=True)}
+    if run.left_to_rules is not None:
+        raise RungOverError(run.left_to_rules)
     if run.sandbox_faults >= MAX_SANDBOX_FAULTS:
         raise RungOverError(f"no sandbox for {run.sandbox_faults} calls in a row")
     return any(result.error != "invalid_arguments" for result in results)
@@ -173,16 +176,19 @@ async def _by_human(run: LiveRun) -> RunResult:
     await run.holds.over()
     defaults = run.definition.approvals
     about: JsonObject = {"question": Question.HANDOVER.value, "run": run.ref.run_id, "degraded": list(run.degraded)}
-    answer = await run.desk.ask(
+    ending = await run.desk.ask(
         Draft(
             question=Question.HANDOVER,
             digest=hashlib.sha256(canonical_json(about)).hexdigest(),
             approvers=defaults.handover_role,
             deadline_s=defaults.handover_deadline_s,
             reason="; ".join(run.degraded),
+            # Runs of older releases wait without reminders to their end.
+            terms=Terms() if workflow.patched("handover-terms") else None,
             problem=lambda answer: _problem_of_output(run, answer),
         )
     )
+    answer = ending.answer
     if answer is None:
         return run.result(Phase.FAILED, failure="handed over to a human, and nobody answered before the deadline")
     if answer.verdict == "deny":

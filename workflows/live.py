@@ -51,6 +51,8 @@ class LiveRun:
         self.calls: dict[str, CallState] = {}
         self.spent = Spent.carried(carried)
         self.degraded: list[str] = list(carried.degraded) if carried else []
+        self.left_to_rules: str | None = None
+        """Why the run goes on by its rules: a question expired whose rule says so."""
         self.sandbox_faults = 0
         """Consecutive calls that found no sandbox; two end the model rung."""
         self.trail = trail_of(request)

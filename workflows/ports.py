@@ -2,8 +2,8 @@
 under the same names, and a test compares the signatures.
 
 Local activities (queue of runs; a few milliseconds each, idempotent by event id):
-  run.open, call.open, call.close, approval.open, approval.close, model.record, rung.record, rules.next,
-  run.hold, run.close
+  run.open, call.open, call.close, approval.open, approval.note, approval.close, model.record,
+  rung.record, rules.next, run.hold, run.close
 Remote activities (sandbox queue; the only ones near Docker):
   workspace.open, tool.run, workspace.close
 """
@@ -14,6 +14,7 @@ from policies.decision import Decision
 from tools.contract import ToolResult
 from workflows.contracts import (
     ApprovalClosed,
+    ApprovalNoted,
     ApprovalRequest,
     ArtifactRef,
     CallOpened,
@@ -64,6 +65,12 @@ async def open_approval(request: ApprovalRequest) -> None:
 async def close_approval(closed: ApprovalClosed) -> None:
     """Set the row's state and record `approval.<state>`."""
     raise NotBoundError("approval.close")
+
+
+@activity.defn(name="approval.note")
+async def note_approval(noted: ApprovalNoted) -> None:
+    """Show on the row what happened to a pending question, and record it."""
+    raise NotBoundError("approval.note")
 
 
 @activity.defn(name="model.record")

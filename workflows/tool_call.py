@@ -15,8 +15,16 @@ from policies.decision import Decision, Facts, GateRequest, Verdict
 from policies.switches import KILL_SWITCH
 from tools.contract import RECONCILE_S, Outcome, Repeat, ToolCall, ToolResult, ToolSpec, arguments_digest
 from workflows import ports
-from workflows.approvals import Draft
-from workflows.contracts import QUEUE_SANDBOX, ApprovalAnswer, CallOpened, CallRefused, Question, ToolRun
+from workflows.approvals import Draft, Ending
+from workflows.contracts import (
+    QUEUE_SANDBOX,
+    ApprovalAnswer,
+    ApprovalState,
+    CallOpened,
+    CallRefused,
+    Question,
+    ToolRun,
+)
 from workflows.faults import OUTCOME_UNKNOWN, REFUSED, SANDBOX_UNAVAILABLE, STOPPED, tool_fault
 from workflows.live import LiveRun
 from workflows.recording import record
@@ -77,8 +85,11 @@ class _Passage:
         self._asked_by: AskedBy = asked_by
         self._gate_pass = 0
         self._generation = 1
-        self._approved: tuple[str, str] | None = None
-        """Digest of the arguments a human approved, and the role that was asked for."""
+        self._approved: tuple[str, object] | None = None
+        """Digest of the arguments humans approved, and whose answers were asked for."""
+        self._asked: tuple[Decision, Ending] | None = None
+        """The last question about the call, and how it ended."""
+        self._seen = Facts()
         self._uncertain: str | None = None
         """Why it is not known whether the call took effect."""
         self._before = run.trail.count(tool.name)
@@ -100,7 +111,7 @@ class _Passage:
             match decision.verdict:
                 case Verdict.ALLOW:
                     return decision
-                case Verdict.ASK if self._approved == (self._digest, decision.approvers):
+                case Verdict.ASK if self._approved == (self._digest, decision.demands):
                     return decision
                 case Verdict.ASK:
                     await self._ask(decision)
@@ -137,14 +148,15 @@ class _Passage:
         decision = await self._decision()
         if decision.verdict is Verdict.DENY:
             raise self._refused(Outcome.UNKNOWN, "policy", "Policy forbids to repeat it.")
-        answer = await self._run.desk.ask(
+        ending = await self._run.desk.ask(
             self._draft(Question.UNKNOWN_OUTCOME, decision, reason=self._uncertain or "outcome unknown")
         )
+        answer = ending.answer
         if answer is None:
             raise self._refused(Outcome.UNKNOWN, "deadline", "Nobody decided in time.")
         if answer.verdict == "deny":
             raise self._refused(Outcome.UNKNOWN, "human", f"{_said(answer)} not to repeat it")
-        self._approved = (self._digest, decision.approvers)
+        self._approved = (self._digest, decision.demands)
         self._generation += 1
 
     async def close(self, result: ToolResult) -> ToolResult:
@@ -176,7 +188,7 @@ class _Passage:
             run=self._run.ref, call=self.call, digest=self._digest, asked_by=self._asked_by, gate_pass=self._gate_pass,
             request=GateRequest(
                 principal=self._run.request.principal, automation=self._run.ref.automation, tool=self._tool.name,
-                effect=self._tool.effect, arguments=self.call.arguments, facts=self._facts(),
+                effect=self._tool.effect, arguments=self.call.arguments, facts=self._look(),
             ),
         )  # fmt: skip
         self._gate_pass += 1
@@ -184,30 +196,63 @@ class _Passage:
         self._run.note_call(self.call, verdict=decision.verdict.value)
         return decision
 
-    def _facts(self) -> Facts:
+    def _look(self) -> Facts:
         """What the run has read and done so far; asked for again at each pass, as other calls go on meanwhile."""
         run = self._run
         left = run.spent.left_usd(run.definition.budgets)
-        return run.trail.facts(self._tool, self.call, before=self._before, budget_left_usd=left, now=workflow.now())
+        self._seen = run.trail.facts(
+            self._tool, self.call, before=self._before, budget_left_usd=left, now=workflow.now()
+        )
+        return self._seen
 
     async def _ask(self, decision: Decision) -> None:
-        """Put the call to a human and take over what was answered. Raises _RefusedError on a no or no answer."""
-        answer = await self._run.desk.ask(self._draft(Question.CALL, decision, reason=decision.reason))
+        """Put the call to humans and take over what was answered. Raises _RefusedError on a no or no answer."""
+        ending = await self._run.desk.ask(self._draft(Question.CALL, decision, reason=decision.reason))
+        self._asked = decision, ending
+        answer = ending.answer
         if answer is None:
+            if decision.terms is not None and decision.terms.on_expiry == "fallback":
+                self._run.left_to_rules = f"nobody answered {ending.id} before its deadline"
             raise self._refused(Outcome.EXPIRED, "deadline", "Nobody approved the call before its deadline.")
         if answer.verdict == "deny":
             raise self._refused(Outcome.DENIED, "human", f"{_said(answer)} no")
         if answer.edited_arguments is not None:
             self.call = self.call.model_copy(update={"arguments": answer.edited_arguments})
-        self._approved = (self._digest, decision.approvers)
+        self._approved = (self._digest, decision.demands) if ending.state is ApprovalState.APPROVED else None
 
     def _draft(self, question: Question, decision: Decision, *, reason: str) -> Draft:
         return Draft(
             question=question, digest=self._digest, approvers=decision.approvers, reason=reason, rule=decision.rule,
             deadline_s=self._run.definition.approvals.deadline_s, policy_version=decision.policy_version,
-            call=self.call, tool=self._tool,
+            call=self.call, tool=self._tool, terms=decision.terms,
             problem=self._problem_of_edit if question is Question.CALL else _no_edit,
+            shown={
+                "tainted": self._seen.tainted, "origins": self._seen.arguments,
+                "read": self._run.trail.others(self._tool), **self._again(decision),
+            },
+            given=self._given(decision) if question is Question.CALL else (),
         )  # fmt: skip
+
+    def _again(self, decision: Decision) -> dict[str, str]:
+        """Why the call is put to people once more, when it is."""
+        if self._asked is None:
+            return {}
+        before, ending = self._asked
+        edited = ending.answer is not None and ending.answer.edited_arguments is not None
+        because = "edited" if edited else "facts_changed"
+        if before.policy_version != decision.policy_version:
+            because = "policy_changed"
+        return {"because": because, "follows": ending.id}
+
+    def _given(self, decision: Decision) -> tuple[ApprovalAnswer, ...]:
+        """Whoever edited the call has approved it as it now stands, as long as the same people are asked by the same
+        policy."""
+        if self._asked is None:
+            return ()
+        before, ending = self._asked
+        same = (before.policy_version, before.demands) == (decision.policy_version, decision.demands)
+        edited = ending.state is ApprovalState.CANCELLED and ending.answer is not None
+        return (ending.answer,) if ending.answer is not None and edited and same else ()
 
     def _problem_of_edit(self, answer: ApprovalAnswer) -> str | None:
         if answer.edited_arguments is None:

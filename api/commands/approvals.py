@@ -6,10 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
+from api.commands import answering
 from api.commands.output import moment, paint, pretty, put, put_fields, put_json, put_table, say, until
 from api.commands.session import CommandError, Exit, Json, Yes, session
 
-app = typer.Typer(no_args_is_help=True, help="Approvals: list, show, approve, deny.")
+app = typer.Typer(no_args_is_help=True, help="Approvals: list, show, approve, deny, and all that may come between.")
+for _command in (answering.ask, answering.reply, answering.delegate, answering.escalate):
+    app.command()(_command)
+app.command("answer-many")(answering.answer_many)
+app.add_typer(answering.grants, name="grants")
+app.add_typer(answering.stand_ins, name="stand-ins")
 Id = Annotated[str, typer.Argument(help="Id of the question (run_....1).")]
 Obj = dict[str, Any]
 
@@ -38,7 +44,7 @@ def list_approvals(
 @app.command("show")
 def show_approval(ctx: typer.Context, approval_id: Id, json_: Json = False) -> None:
     """Exactly what would run, why it is asked, who asks, until when."""
-    found = _get(ctx, approval_id)
+    found = get_question(ctx, approval_id)
     put_json(found) if json_ else put_question(found)
 
 
@@ -52,24 +58,31 @@ def approve(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file: the job's result, for a hand-over.")] = None,
     reason: Annotated[str, typer.Option(help="Recorded with the answer.")] = "",
+    for_: Annotated[str | None, typer.Option("--for", help="The absent person you stand in for.")] = None,
+    break_glass: Annotated[bool, typer.Option("--break-glass", help="Emergency: two people, recorded loudly.")] = False,
+    remember: Annotated[int, typer.Option(min=0, help="Do not ask about this very call again, so many times.")] = 0,
+    remember_days: answering.Days = 1,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
     """Let it run: as asked, or with edited arguments (which the gate checks again)."""
-    found = _get(ctx, approval_id)
+    found = get_question(ctx, approval_id)
     edited = edited_arguments(found, edit, set_ or [])
-    result = _read_object(output, "--output") if output else None
+    result = read_object(output, "--output") if output else None
     if found["question"] == "handover" and result is None:
         raise CommandError("a hand-over is approved with the job's result", "add --output result.json", Exit.USAGE)
     if not json_:
         put_question(found)
     if edited is not None:
         say("approving with these arguments instead:\n" + pretty(edited))
-    _confirm(yes, "Approve?")
+    confirm(yes, "Approve?")
     # The digest of what was shown: if the question changed meanwhile, the answer does not count.
     body: Obj = {"digest": found["digest"], "reason": reason}
     body |= {"edited_arguments": edited} if edited is not None else {}
     body |= {"output": result} if result is not None else {}
+    body |= {"on_behalf_of": for_} if for_ else {}
+    body |= {"break_glass": True} if break_glass else {}
+    body |= {"remember": {"uses": remember, "until": answering.until(remember_days)}} if remember else {}
     _answer(ctx, approval_id, "approve", body, json_=json_)
 
 
@@ -78,15 +91,17 @@ def deny(
     ctx: typer.Context,
     approval_id: Id,
     reason: Annotated[str, typer.Option(help="Told to the agent and recorded.")],
+    for_: Annotated[str | None, typer.Option("--for", help="The absent person you stand in for.")] = None,
     yes: Yes = False,
     json_: Json = False,
 ) -> None:
     """Refuse it, with the reason."""
-    found = _get(ctx, approval_id)
+    found = get_question(ctx, approval_id)
     if not json_:
         put_question(found)
-    _confirm(yes, "Deny?")
-    _answer(ctx, approval_id, "deny", {"digest": found["digest"], "reason": reason}, json_=json_)
+    confirm(yes, "Deny?")
+    body: Obj = {"digest": found["digest"], "reason": reason} | ({"on_behalf_of": for_} if for_ else {})
+    _answer(ctx, approval_id, "deny", body, json_=json_)
 
 
 def edited_arguments(found: Obj, edit: Path | None, changes: list[str]) -> Obj | None:
@@ -95,7 +110,7 @@ def edited_arguments(found: Obj, edit: Path | None, changes: list[str]) -> Obj |
         return None
     if not found.get("call"):
         raise CommandError("this question has no arguments to edit", code=Exit.USAGE)
-    edited = _read_object(edit, "--edit") if edit else dict(found["call"]["arguments"])
+    edited = read_object(edit, "--edit") if edit else dict(found["call"]["arguments"])
     for change in changes:
         name, equals, text = change.partition("=")
         try:
@@ -125,7 +140,9 @@ def put_question(found: Obj) -> None:
             ("effect", found.get("effect")),
             ("rule", found.get("rule")),
             ("reason", found.get("reason")),
-            ("needs role", found["approvers"]),
+            ("needs", f"{found['needed']} of {found['approvers']}" if found["needed"] > 1 else found["approvers"]),
+            ("answered", ", ".join(f"{a['principal']}: {a['verdict']}" for a in found["answers"])),
+            ("read outside content", {True: "yes", False: "no", None: ""}[found["taint"]]),
             ("asked", moment(found["requested_at"])),
             ("deadline", f"{until(found['deadline'])}; nobody answering means no"),
             ("tool", f"{call['tool']} {found.get('tool_version') or ''}".strip() if call else ""),
@@ -134,6 +151,10 @@ def put_question(found: Obj) -> None:
     if call:
         put(paint("exactly these arguments:", "bold"))
         put(pretty(call["arguments"]))
+    for remark in found["conversation"]:
+        put(f"{remark['by']} ({remark['kind']}): {remark['text']}")
+    for handed in found["delegated_to"]:
+        put(f"{handed['by']} lets {handed['to']} answer")
     answer: Obj | None = found.get("answer")
     if answer:
         who = answer.get("principal")
@@ -151,7 +172,8 @@ def _what(found: Obj) -> str:
     return f"{tool}: run it once more?" if found["question"] == "unknown_outcome" else f"{tool}: may it run?"
 
 
-def _get(ctx: typer.Context, approval_id: str) -> Obj:
+def get_question(ctx: typer.Context, approval_id: str) -> Obj:
+    """The question as it stands."""
     from api.commands.client import segment
 
     return session(ctx).client().get(f"/approvals/{segment(approval_id)}")
@@ -164,7 +186,8 @@ def _answer(ctx: typer.Context, approval_id: str, verb: str, body: Obj, *, json_
     put_json(found) if json_ else say(f"{found['id']} is {found['state']}")
 
 
-def _read_object(path: Path, option: str) -> Obj:
+def read_object(path: Path, option: str) -> Obj:
+    """The JSON object in a file. Raises CommandError."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -174,7 +197,8 @@ def _read_object(path: Path, option: str) -> Obj:
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
-def _confirm(yes: bool, question: str) -> None:
+def confirm(yes: bool, question: str) -> None:
+    """Go on only when somebody says yes. Raises CommandError."""
     import sys
 
     if yes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from worker.store.keys import ApiKey
 
 app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
-ROLES = ("viewer", "operator", "approver", "auditor", "admin")
+ROLES = ("viewer", "operator", "approver", "auditor", "admin", "break-glass")
 
 
 @app.command("create")
@@ -109,6 +109,43 @@ def _state(key: "ApiKey") -> str:
 
 def _when(at: datetime | None) -> str:
     return moment(at.isoformat()) if at else "never"
+
+
+@app.command("rotate-answers")
+def rotate_answers(ctx: typer.Context, json_: Json = False) -> None:
+    """Let a new key sign people's answers. Runs in flight follow; the old key's answers keep counting."""
+    from worker.store.audit import AuditEvent, AuditLog
+    from worker.store.policies import INSTALLATION
+    from worker.store.signing import load_or_create, rotate
+
+    keys = session(ctx).settings().keys
+    old = load_or_create(keys).key_id
+    new = rotate(keys).key_id
+    event = AuditEvent(
+        f"answer_key/{new}", "answer_key.rotated", INSTALLATION, None, "system:cli", {"from": old, "to": new}
+    )
+    on_store(session(ctx), lambda store: AuditLog(store).append(event))
+    put_json({"old": old, "new": new}) if json_ else say(f"answers are signed by {new} from here on, after {old}")
+
+
+@app.command("revoke-answers")
+def revoke_answers(
+    ctx: typer.Context, key_id: Annotated[str, typer.Argument(help="Id of an answer key that was rotated out.")]
+) -> None:
+    """Believe nothing any more that this answer key signed: for a key that got out. Runs that acted on it fail."""
+    from worker.store.audit import AuditEvent, AuditLog
+    from worker.store.policies import INSTALLATION
+    from worker.store.signing import revoke as revoke_key
+
+    try:
+        revoke_key(session(ctx).settings().keys, key_id)
+    except ValueError as error:
+        raise CommandError(str(error), "`gatehouse keys rotate-answers` makes a new one") from None
+    event = AuditEvent(
+        f"answer_key/{key_id}/revoked", "answer_key.revoked", INSTALLATION, None, "system:cli", {"key_id": key_id}
+    )
+    on_store(session(ctx), lambda store: AuditLog(store).append(event))
+    say(f"{key_id} is revoked")
 
 
 @app.command("revoke")

@@ -72,7 +72,7 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
     run = await services.runs.get(asked.tenant, asked.run_id)
     records = await services.audit.page(tenant=asked.tenant, run_id=asked.run_id, limit=MOST_RECORDS)
     facts = _facts(records, row)
-    shown = approval_out(services, row, principal)
+    shown = approval_out(services, row, viewer=principal)
     arguments = {} if shown.call is None else shown.call.arguments
     tools = services.catalog.tools
     like: Sequence[ApprovalRow] = ()
@@ -90,7 +90,7 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
         consequence=CONSEQUENCES.get(asked.effect or "", ""),
         touched=tuple((f.name, f.size) for f in (run.files if run else ()) if f"in/{f.name}" in _strings(arguments)),
         readings=tuple(_readings(records, row, tools)),
-        like=tuple(approval_out(services, r, principal) for r in like if r.request.id != asked.id),
+        like=tuple(approval_out(services, r, viewer=principal) for r in like if r.request.id != asked.id),
         seq=records[-1].seq if records else 0,
         not_yours=who_refused(asked, principal),
     )

@@ -55,7 +55,11 @@ def _say_moved(settings: Settings, chosen: addresses.Addresses, say: Say) -> Non
 
 def describe(found: dict[str, str]) -> list[str]:
     """Lines that tell a person where things are."""
-    lines = [f"API          {found['api']}/api/v1", f"OpenAPI page {found['api']}/api/docs"]
+    lines = [
+        f"console      {found['api']}/console (sign in with a key: gatehouse keys create <name> --role approver)",
+        f"API          {found['api']}/api/v1",
+        f"OpenAPI page {found['api']}/api/docs",
+    ]
     if found.get("temporal_ui"):
         lines.append(f"Temporal UI  {found['temporal_ui']}")
     if found.get("practice_model"):

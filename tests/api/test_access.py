@@ -2,6 +2,7 @@
 401 says how, a 403 names the role; both are on record; another tenant's objects do not exist."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ VIEWERS = {"viewer", "operator", "approver", "auditor", "admin"}
 OPERATORS, APPROVERS, AUDITORS, ADMINS = {"operator", "admin"}, {"approver", "admin"}, {"auditor", "admin"}, {"admin"}
 PUBLIC = {"get_health", "get_ready"}
 
+SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+GRANT: Json = {"automation": "none", "tool": "none", "arguments": {}, "uses": 1, "until": SOON, "reason": "a test"}
+
 # operation id -> roles that may; a body that passes validation, so that only the right decides
 RIGHTS: dict[str, tuple[set[str], Json | None]] = {
     "start_run": (OPERATORS, {"automation": "tidy", "inputs": {"path": "in/a"}}),
@@ -35,6 +39,17 @@ RIGHTS: dict[str, tuple[set[str], Json | None]] = {
     "get_approval": (VIEWERS, None),
     "approve": (APPROVERS, {"digest": "0" * 64}),
     "deny": (APPROVERS, {"digest": "0" * 64, "reason": "no"}),
+    "answer_many": (APPROVERS, {"verdict": "approve", "items": [{"id": "x", "digest": "0" * 64}]}),
+    "ask_back": (APPROVERS, {"digest": "0" * 64, "text": "?"}),
+    "reply": (VIEWERS, {"digest": "0" * 64, "text": "!"}),
+    "delegate": (APPROVERS, {"digest": "0" * 64, "to": "x"}),
+    "escalate": (VIEWERS, {"digest": "0" * 64}),
+    "list_grants": (VIEWERS, None),
+    "create_grant": (ADMINS, GRANT),
+    "revoke_grant": (APPROVERS, None),
+    "list_delegations": (VIEWERS, None),
+    "create_delegation": (APPROVERS, {"stand_in": "somebody-else", "until": SOON}),
+    "revoke_delegation": (APPROVERS, None),
     "list_automations": (VIEWERS, None),
     "get_automation": (VIEWERS, None),
     "list_tools": (VIEWERS, None),

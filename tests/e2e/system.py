@@ -120,7 +120,7 @@ class System:
         command = [sys.executable, "-m", "worker.sandbox.images", "ensure", "--data", str(self.data)]
         subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
-    async def ready(self, timeout_s: float = 60) -> None:
+    async def ready(self, timeout_s: float = 180) -> None:
         """Wait until `/ready` is green; fail with the logs' tails otherwise."""
         deadline = time.monotonic() + timeout_s
         async with self.client("adam") as client:

@@ -12,8 +12,11 @@ from worker.store.stops import Stops
 
 Json = dict[str, Any]
 
+SLOW_S = 200.0
+"""A ceiling for what takes seconds on an idle machine."""
 
-async def switch(system: System, switch_id: str, timeout_s: float = 90, **wanted: Any) -> Json:
+
+async def switch(system: System, switch_id: str, timeout_s: float = SLOW_S, **wanted: Any) -> Json:
     """The switch, once it is as wanted."""
     async with asyncio.timeout(timeout_s):
         while True:
@@ -23,7 +26,7 @@ async def switch(system: System, switch_id: str, timeout_s: float = 90, **wanted
             await asyncio.sleep(0.2)
 
 
-async def claimed(system: System, run_id: str, timeout_s: float = 60) -> None:
+async def claimed(system: System, run_id: str, timeout_s: float = SLOW_S) -> None:
     """Wait until a program of the run has begun."""
     store = Database(system.settings.sql_url)
     async with asyncio.timeout(timeout_s):
@@ -32,14 +35,14 @@ async def claimed(system: System, run_id: str, timeout_s: float = 60) -> None:
     await store.close()
 
 
-async def boxes_gone(run_id: str, timeout_s: float = 60) -> None:
+async def boxes_gone(run_id: str, timeout_s: float = SLOW_S) -> None:
     async with asyncio.timeout(timeout_s):
         label = f"label=gatehouse.run={run_id}"
         while docker("ps", "-q", "--filter", label, "--filter", "label=gatehouse.kind=call"):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 
-async def refused_to_the_end(system: System, run_id: str, timeout_s: float = 90) -> Json:
+async def refused_to_the_end(system: System, run_id: str, timeout_s: float = SLOW_S) -> Json:
     """The run once it has ended, with a no to whatever it asks: safe mode may already have said it."""
     async with asyncio.timeout(timeout_s):
         while (run := await system.run(run_id))["phase"] not in FINAL:
@@ -69,6 +72,7 @@ async def test_everything_is_stopped_whoever_is_killed_meanwhile(system: System)
     switch_id = set_.json()["id"]
     await boxes_gone(boxed)  # neither API nor keeper is needed for that
     system.start("api")
+    await system.ready(SLOW_S)
     refused = await system.request("olga", "POST", "/runs", json={"automation": "mark-by-rules", "inputs": {}})
     assert (refused.status_code, refused.json()["kind"]) == (409, "stopped")
     assert (await system.answer(question, "approve")).json()["kind"] == "frozen"
@@ -83,7 +87,7 @@ async def test_everything_is_stopped_whoever_is_killed_meanwhile(system: System)
     again = await system.request("olga", "POST", "/runs", json={"automation": "mark-by-rules", "inputs": {}})
     assert (again.status_code, again.json()["kind"]) == (409, "stopped"), "refusing needs no Temporal"
     system.start("temporal")
-    await system.ready()
+    await system.ready(SLOW_S)
 
     await release(system, switch_id, "stop")
     await release(system, switch_id, "safe_mode")

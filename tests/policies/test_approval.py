@@ -76,8 +76,8 @@ def test_after_the_deadline_of_the_question_nothing_counts() -> None:
 
 @pytest.mark.parametrize("state", list(ApprovalState))
 def test_only_a_pending_question_takes_an_answer(state: ApprovalState) -> None:
-    expected = {"pending": None, "expired": "expired", "cancelled": "cancelled", "frozen": "frozen"}.get(
-        state.value, "already_decided"
+    expected = {"pending": None, "approved": "already_decided", "denied": "already_decided"}.get(
+        state.value, state.value
     )
     assert refusal(REQUEST, signed(), KEYS, NOW, state.value) == expected
 
@@ -113,7 +113,8 @@ def test_admin_is_an_approver_but_not_every_role() -> None:
 def test_the_signature_covers_every_field(field: str) -> None:
     others: dict[str, object] = {
         "verdict": "deny", "edited_arguments": {"paths": 1}, "output": {"x": 1}, "principal": who("eve"),
-        "key_id": "k2", "answered_at": NOW + timedelta(seconds=1), "expires_at": NOW + timedelta(days=9),
+        "key_id": "k2", "on_behalf_of": who("eve"), "break_glass": True, "succession": (),
+        "answered_at": NOW + timedelta(seconds=1), "expires_at": NOW + timedelta(days=9),
     }  # fmt: skip
     other = others.get(field, "changed")
     assert not verify_signature(signed().model_copy(update={field: other}), KEYS | {"k2": KEYS["k1"]})

@@ -19,6 +19,7 @@ from temporalio.worker import Worker
 from policies.decision import Decision, GateRequest, Principal, Verdict
 from policies.engine import PolicyEngine
 from policies.rules import load_rules, rule_paths
+from policies.terms import Terms
 from tests.fixtures.provider import Provider
 from tests.workflows.tools import TOOLS
 from tools.contract import JsonObject
@@ -39,12 +40,21 @@ from worker.store.database import Database
 from worker.store.ids import new_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
-from worker.store.signing import AnswerKey, load_or_create, public_keys
+from worker.store.signing import AnswerKey, PublicKeys, load_or_create, public_keys
+from worker.store.standing import Standing
 from worker.store.switches import Switches
 from workflows import contracts
 from workflows.agents import build_agent
 from workflows.automation import RUN_FAILED, AutomationWorkflow
-from workflows.contracts import AnswerAccepted, ApprovalAnswer, ApprovalRequest, RunRequest, RunResult, RunState
+from workflows.contracts import (
+    AnswerAccepted,
+    ApprovalAction,
+    ApprovalAnswer,
+    ApprovalRequest,
+    RunRequest,
+    RunResult,
+    RunState,
+)
 from workflows.spec import AutomationFile, AutomationSpec, resolve
 
 T = TypeVar("T")
@@ -65,15 +75,20 @@ class ArgumentGate:
     def __init__(self, engine: PolicyEngine) -> None:
         self._engine = engine
         self.version = engine.version
+        self.terms: dict[str, Terms] = {}
+        """Text of a call -> what its question demands."""
 
     def decide(self, request: GateRequest) -> Decision:
-        """`lead:` asks another role, `never:` denies; else as the engine says."""
+        """`lead:` asks another role, `never:` denies, a text of `terms` asks by these; else as the engine says."""
         decision = self._engine.decide(request)
         text = str(request.arguments.get("text", ""))
         if text.startswith("never:"):
             return decision.model_copy(update={"verdict": Verdict.DENY, "rule": "never", "reason": "not that"})
         if text.startswith("lead:"):
             return decision.model_copy(update={"verdict": Verdict.ASK, "rule": "lead", "approvers": "lead"})
+        if text in self.terms:
+            asks = {"verdict": Verdict.ASK, "rule": "terms", "approvers": "approver", "terms": self.terms[text]}
+            return decision.model_copy(update=asks)
         return decision
 
 
@@ -143,6 +158,8 @@ class House:
     blobs: Blobs
     key: AnswerKey
     sandbox: Sandbox
+    gate: ArgumentGate
+    standing: Standing
 
     async def start(
         self,
@@ -199,6 +216,27 @@ class House:
         """Answer a question."""
         return await self.send(run, self.signed(question, verdict, by, **changes))
 
+    def action(self, question: ApprovalRequest, kind: str, by: Principal = RUTH, **changes: Any) -> ApprovalAction:
+        """An action as the API would sign it."""
+        now = datetime.now(UTC)
+        unsigned = ApprovalAction.model_validate(
+            {
+                "approval_id": question.id, "run_id": question.run_id, "kind": kind, "digest": question.digest,
+                "principal": by, "acted_at": now, "expires_at": now + timedelta(days=30), "key_id": "", **changes,
+            }
+        )  # fmt: skip
+        return self.key.sign_action(unsigned)
+
+    async def act(
+        self, run: Started, question: ApprovalRequest, kind: str, by: Principal = RUTH, **changes: Any
+    ) -> AnswerAccepted:
+        """Say something else to a question. Raises WorkflowUpdateFailedError when it is refused."""
+        return await self.send_action(run, self.action(question, kind, by, **changes))
+
+    async def send_action(self, run: Started, action: ApprovalAction) -> AnswerAccepted:
+        """Send an action. Raises WorkflowUpdateFailedError when it is refused."""
+        return await run.handle.execute_update(AutomationWorkflow.act, action)  # pyright: ignore[reportUnknownMemberType]
+
     async def records(self, run: Started, type_: str | None = None) -> list[AuditRecord]:
         """Audit records of the run, in order."""
         return await self.audit.page(tenant=None, run_id=run.id, type=type_, limit=500)
@@ -234,7 +272,9 @@ async def opened(
     audit, runs, approvals = AuditLog(db), Runs(db), Approvals(db)
     key = load_or_create(settings.keys)
     client = client or await temporal.connect(settings)
-    house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox)
+    gate = ArgumentGate(PolicyEngine(load_rules(rule_paths(None), set(TOOLS) | _BUILT_IN)))
+    standing = Standing(db, audit, PublicKeys(settings.keys))
+    house = House(client, settings, provider, db, audit, runs, approvals, blobs, key, sandbox, gate, standing)
     await temporal.ensure_search_attributes(client)
     yield house
     await db.close()
@@ -248,10 +288,9 @@ async def workers(
 
     `boxes_of`: another sandbox for the calls, while workspaces stay where they are. `boxes=False`: no sandbox worker.
     """
-    engine = PolicyEngine(load_rules(rule_paths(None), set(TOOLS) | _BUILT_IN))
     ledger = Ledger(house.db, house.audit)
-    records = RecordActivities(house.audit, house.runs, house.approvals, ledger, public_keys(house.settings.keys))
-    gate = GateActivities(ArgumentGate(engine), house.audit)
+    records = RecordActivities(house.audit, house.runs, house.approvals, ledger, PublicKeys(house.settings.keys))
+    gate = GateActivities(house.gate, house.audit, standing=house.standing)
     calls = SandboxActivities(
         boxes_of or house.sandbox, ledger, house.blobs, Workspaces(house.sandbox, house.blobs), house.audit
     )

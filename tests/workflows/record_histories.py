@@ -1,4 +1,4 @@
-"""Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories`.
+"""Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories [name ...]`.
 
 Run it when workflow code changes its commands on purpose, and say so in the change: runs in flight then need a patch or
 a new worker version. Every history comes from a run on real parts.
@@ -18,17 +18,20 @@ from pydantic_ai.durable_exec.temporal import PydanticAIPlugin
 from temporalio.client import Client, WorkflowFailureError
 
 from policies.redaction import Redactor
+from policies.switches import Hold
 from tests.fixtures.provider import Provider, Status, answer, calls
 from tests.fixtures.temporal import TemporalServer
 from tests.workflows.conftest import settings_for
-from tests.workflows.house import RUTH, House, Started, automation, opened, workers
+from tests.workflows.house import RUTH, House, Started, automation, opened, until, workers
 from worker.codec import CompressingCodec
 from worker.sandbox.container import Sandbox
 from worker.sandbox.engine import Engine, installation_id
 from worker.sandbox.images import ImageStore
 from worker.settings import Settings
 from worker.store.blobs import Blobs
+from worker.store.switches import Switches
 from worker.temporal import data_converter
+from workflows.contracts import SIGNAL_FREEZE, SIGNAL_THAW
 
 LEA = RUTH.model_copy(update={"id": "lea", "roles": ("lead",)})
 FOLDER = Path(__file__).parent / "histories"
@@ -81,6 +84,38 @@ async def _cancelled(house: House) -> Started:
     return run
 
 
+async def _frozen(house: House) -> Started:
+    """Held with a question open and by two switches, one of them late; let go, then approved."""
+    house.provider.script("frozen", calls(("erase", {"text": "a"}), ("note", {"text": "b"})), answer(said="done"))
+    run = await house.start(automation("practice:frozen"))
+    await run.question()
+    for signal, switch_id, revision in (
+        (SIGNAL_FREEZE, "sw_a", 1), (SIGNAL_FREEZE, "sw_b", 1), (SIGNAL_THAW, "sw_a", 2), (SIGNAL_FREEZE, "sw_a", 1),
+    ):  # fmt: skip
+        await run.handle.signal(signal, Hold(switch_id=switch_id, revision=revision, reason="recorded"))
+        await asyncio.sleep(0.5)
+    await run.handle.signal(SIGNAL_THAW, Hold(switch_id="sw_b", revision=2))
+    await asyncio.sleep(1)
+    await house.say(run, await run.question(), "approve")
+    return run
+
+
+async def _stopped(house: House) -> Started:
+    """Refused by a switch at the gate, held soon after, let go, and gated again."""
+    house.provider.script("stopped", calls(("note", {"text": "a"})), answer(said="done"))
+    switches = Switches(house.db, house.audit)
+    switch = await switches.set(
+        "global", tenant="*", target="", state="stop", running="pause", reason="recorded", by="adam"
+    )
+    run = await house.start(automation("practice:stopped"))
+    await until(lambda: house.records(run, "gate.decided"))
+    await run.handle.signal(SIGNAL_FREEZE, Hold(switch_id=switch.id, revision=1))
+    await asyncio.sleep(1)
+    await switches.advance(switch, "released", by="adam", reason="over")
+    await run.handle.signal(SIGNAL_THAW, Hold(switch_id=switch.id, revision=2))
+    return run
+
+
 async def _continued(house: House) -> Started:
     house.provider.script("continued", *[calls(("note", {"text": str(n)})) for n in range(8)], answer(said="done"))
     return await house.start(automation("practice:continued"))
@@ -94,6 +129,8 @@ RUNS: dict[str, Callable[[House], Awaitable[Started]]] = {
     "degraded": _degraded,
     "handed-over": _handed_over,
     "cancelled": _cancelled,
+    "frozen": _frozen,
+    "stopped": _stopped,
 }
 
 
@@ -133,8 +170,9 @@ async def plain(provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Se
         yield house
 
 
-async def main() -> None:
-    """Record all runs on a fresh installation."""
+async def main(*names: str) -> None:
+    """Record all runs, or only these, on a fresh installation."""
+    wanted = names or (*RUNS, "continued")
     FOLDER.mkdir(exist_ok=True)
     data = Path(tempfile.mkdtemp(prefix="gatehouse-histories-"))
     ImageStore(data, lambda _: None).ensure()
@@ -147,9 +185,11 @@ async def main() -> None:
         sandbox = Sandbox(engine, data=data, owner=installation_id(data))
         async with plain(provider, sandbox, blobs, settings_for(server, provider, data)) as house, workers(house):
             for name, start in RUNS.items():
-                await _record(house, name, await start(house))
+                if name in wanted:
+                    await _record(house, name, await start(house))
         async with plain(provider, sandbox, blobs, settings_for(short, provider, data)) as house, workers(house):
-            await _record(house, "continued", await _continued(house))
+            if "continued" in wanted:
+                await _record(house, "continued", await _continued(house))
         await sandbox.close()
     server.stop()
     short.stop()
@@ -157,6 +197,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[1:]))
     sys.stdout.flush()
     os._exit(0)  # the SDK's runtime may abort while the interpreter winds down

@@ -38,7 +38,10 @@ def stored(path: Path) -> WorkflowHistory:
 
 def test_there_are_histories_of_each_kind() -> None:
     kinds = {path.stem.rsplit("-", 1)[0] if path.stem[-1].isdigit() else path.stem for path in HISTORIES}
-    assert kinds == {"plain", "approved", "edited", "expired", "degraded", "handed-over", "cancelled", "continued"}
+    assert kinds == {
+        "plain", "approved", "edited", "expired", "degraded", "handed-over", "cancelled", "continued", "frozen",
+        "stopped",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)

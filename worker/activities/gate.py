@@ -16,6 +16,7 @@ from tools.contract import JsonObject, arguments_digest
 from worker.activities.recording import BAD_RECORD, SYSTEM_GATE, Redact, arguments_fields, recorded, refuse
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.events import gate_id, intent_id
+from worker.store.standing import Standing
 from worker.store.switches import Switches
 from workflows.contracts import CallOpened
 
@@ -39,8 +40,12 @@ class Gate(Protocol):
 class GateActivities:
     """The port `call.open`."""
 
-    def __init__(self, gate: Gate, audit: AuditLog, *, redact: Redact = redact_json) -> None:
+    def __init__(
+        self, gate: Gate, audit: AuditLog, *, redact: Redact = redact_json, standing: Standing | None = None
+    ) -> None:
+        """`standing`: the grants that may turn an ask into an allow; without it none does."""
         self._gate = gate
+        self._standing = standing
         self._audit = audit
         self._redact = redact
         self._switches = Switches(audit.db, audit)
@@ -60,6 +65,7 @@ class GateActivities:
         with recorded():
             await self._intend(opened)
             decision = await self._switched(opened.request) or self._decide(opened.request)
+            decision = await self._granted(opened, decision)
             [record] = await self._audit.append(self._decided(opened, decision))
             _check_same(record.body, opened)
             return Decision.model_validate(record.body["decision"])
@@ -83,6 +89,21 @@ class GateActivities:
             )
         )
         _check_same(record.body, opened)
+
+    async def _granted(self, opened: CallOpened, decision: Decision) -> Decision:
+        """An ask that a standing grant answers is an allow. A call with a gate decision already gets that one."""
+        if self._standing is None or decision.verdict is not Verdict.ASK:
+            return decision
+        if await self._audit.get(gate_id(opened.run.run_id, opened.call.id, opened.gate_pass)) is not None:
+            return decision  # a repeat of this very pass: the recorded decision counts
+        run_id, request = opened.run.run_id, opened.request
+        grant = await self._standing.use(run_id, opened.call.id, opened.digest, decision, request)
+        if grant is None:
+            return decision
+        reason = f"Asked by rule {decision.rule}; allowed by the standing grant of {grant.created_by}."
+        return decision.model_copy(
+            update={"verdict": Verdict.ALLOW, "reason": reason, "terms": None, "grant": grant.id}
+        )
 
     async def _switched(self, request: GateRequest) -> Decision | None:
         """The denial of a switch in force, which no policy overrules. Read each time: a switch counts at once."""

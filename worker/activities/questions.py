@@ -8,7 +8,7 @@ from worker.store import times
 from worker.store.approvals import ApprovalRow
 from worker.store.audit import AuditEvent
 from worker.store.outbox import Notice
-from workflows.contracts import ApprovalAnswer, ApprovalRequest, Phase, Question
+from workflows.contracts import ApprovalAnswer, ApprovalNoted, ApprovalRequest, Phase, Question
 
 
 def phase_of(request: ApprovalRequest) -> Phase:
@@ -30,9 +30,34 @@ def requested(request: ApprovalRequest, redact: Redact) -> AuditEvent:
         "call": None if request.call is None else arguments_fields(redact, request.call, request.digest),
         "tool_version": request.tool_version,
         "effect": request.effect,
+        "terms": None if request.terms is None else request.terms.model_dump(mode="json"),
+        "because": request.because,
+        "follows": request.follows,
     }
     event_id = f"{request.run_id}/approval/{request.id}/requested"
     return AuditEvent(event_id, "approval.requested", request.tenant, request.run_id, request.requester, body)
+
+
+def happened(noted: ApprovalNoted, redact: Redact) -> AuditEvent:
+    """Whatever happened to a question that did not end it; `event` names the type."""
+    run = noted.run
+    words: JsonObject = {k: text(redact, v) if isinstance(v, str) and k in _WORDS else v for k, v in noted.body.items()}
+    body: JsonObject = {"approval_id": noted.approval_id, "seq": noted.progress.seq, **words}
+    event_id = f"{run.run_id}/approval/{noted.approval_id}/{noted.progress.seq}"
+    return AuditEvent(event_id, noted.event, run.tenant, run.run_id, noted.actor or SYSTEM_RUNS, body)
+
+
+_WORDS = ("text", "reason")
+_TOLD = ("approval.reminder", "approval.escalated")
+
+
+def notice_of(noted: ApprovalNoted, request: ApprovalRequest, redact: Redact) -> Notice | None:
+    """What people are told of what happened, if anything; each reminder and each step by itself."""
+    if noted.event not in _TOLD:
+        return None
+    escalated = [to.to.name for to in noted.progress.escalated]
+    made = notice(request, noted.event, redact, escalated_to=[*escalated])
+    return made.model_copy(update={"id": f"{made.id}/{noted.progress.seq}"})
 
 
 def notice(request: ApprovalRequest, type_: str, redact: Redact, **more: JsonValue) -> Notice:
@@ -64,6 +89,11 @@ def closed(row: ApprovalRow, redact: Redact) -> AuditEvent:
         "question": request.question.value,
         "digest": request.digest,
         "state": row.state.value,
+        "void": row.progress.void,
+        "answers": [
+            {"principal": a.principal.id, "verdict": a.verdict, "break_glass": bool(a.break_glass)}
+            for a in row.progress.answers
+        ],
         "answer": None if answer is None else _answered(request, answer, redact),
     }
     actor = SYSTEM_RUNS if answer is None else answer.principal.id
@@ -76,6 +106,8 @@ def _answered(request: ApprovalRequest, answer: ApprovalAnswer, redact: Redact) 
     fields: JsonObject = {
         "verdict": answer.verdict,
         "principal": answer.principal.model_dump(mode="json"),
+        "on_behalf_of": None if answer.on_behalf_of is None else answer.on_behalf_of.model_dump(mode="json"),
+        "break_glass": bool(answer.break_glass),
         "reason": text(redact, answer.reason),
         "answered_at": times.to_text(answer.answered_at),
         "key_id": answer.key_id,

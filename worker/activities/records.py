@@ -29,6 +29,7 @@ from worker.store.runs import Run, Runs
 from worker.store.stops import Stops
 from workflows.contracts import (
     ApprovalClosed,
+    ApprovalNoted,
     ApprovalRequest,
     ApprovalState,
     CallRefused,
@@ -66,8 +67,8 @@ class RecordActivities:
     def all(self) -> list[Callable[..., object]]:
         """Every activity, for the worker's registration."""
         return [
-            self.open_run, self.close_call, self.open_approval, self.close_approval, self.record_model,
-            self.record_rung, self.hold_run, self.close_run,
+            self.open_run, self.close_call, self.open_approval, self.note_approval, self.close_approval,
+            self.record_model, self.record_rung, self.hold_run, self.close_run,
         ]  # fmt: skip
 
     @activity.defn(name="run.open")
@@ -131,18 +132,40 @@ class RecordActivities:
                 await self._outbox.add(conn, questions.notice(request, "approval.requested", self._redact))
                 await self._audit.append(questions.requested(request, self._redact), conn=conn)
 
+    @activity.defn(name="approval.note")
+    async def note_approval(self, noted: ApprovalNoted) -> None:
+        """Show what happened on the question's row and record it, once.
+
+        Refuses (`untrusted_request`) what is signed by a key that was revoked: then the run fails.
+        """
+        self._believed(noted.body.get("key_id"))
+        with recorded():
+            async with self._audit.db.begin() as conn:
+                row = await self._approvals.note(noted.approval_id, noted.progress, conn=conn)
+                if row is None or row.request.run_id != noted.run.run_id:
+                    refuse(BAD_RECORD, f"run {noted.run.run_id} has no question {noted.approval_id}")
+                if (notice := questions.notice_of(noted, row.request, self._redact)) is not None:
+                    await self._outbox.add(conn, notice)
+                await self._audit.append(questions.happened(noted, self._redact), conn=conn)
+
     @activity.defn(name="approval.close")
     async def close_approval(self, closed: ApprovalClosed) -> None:
         """Set the row's state, record `approval.<state>`, and mark the run as working when nothing else waits.
 
-        The first final state stays, in the row and in the log.
+        The first final state stays, in the row and in the log. Refuses (`untrusted_request`) answers signed by a key
+        that was revoked: nothing runs by them, and the run fails.
         """
+        if closed.state is ApprovalState.APPROVED:
+            answers = closed.progress.answers if closed.progress else ()
+            self._believed(*(answer.key_id for answer in answers))
         run_id = closed.run.run_id
         with recorded():
             async with self._audit.db.begin() as conn:
                 # Two questions of a run may close at once; each must see the other to know whether something waits.
                 await self._runs.lock(run_id, conn=conn)
-                row = await self._approvals.close(closed.approval_id, closed.state, closed.answer, conn=conn)
+                row = await self._approvals.close(
+                    closed.approval_id, closed.state, closed.answer, progress=closed.progress, conn=conn
+                )
                 if row is None or row.request.run_id != run_id:
                     refuse(BAD_RECORD, f"run {run_id} has no question {closed.approval_id}")
                 waiting = await self._approvals.still_open(run_id, conn=conn)
@@ -150,6 +173,12 @@ class RecordActivities:
                 await self._runs.set_phase(run_id, phase, conn=conn)
                 await self._outbox.add(conn, questions.notice_closed(row, self._redact))
                 await self._audit.append(questions.closed(row, self._redact), conn=conn)
+
+    def _believed(self, *key_ids: object) -> None:
+        """The run checked each signature by the keys it started with. Whether one was revoked since, only we know."""
+        revoked = sorted({str(k) for k in key_ids if k is not None and k not in self._answer_keys})
+        if revoked:
+            refuse(UNTRUSTED_REQUEST, f"signed by a key that does not count any more: {', '.join(revoked)}")
 
     @activity.defn(name="model.record")
     async def record_model(self, requested: ModelRequested) -> None:

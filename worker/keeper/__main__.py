@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from temporalio.client import Client
+from temporalio.runtime import Runtime
 
-from worker import telemetry, temporal
+from worker import metrics, telemetry, temporal
 from worker.activities.records import RecordActivities
 from worker.keeper.delivering import Delivering
 from worker.keeper.stopping import Stopping
@@ -24,6 +25,7 @@ from worker.notify.channels import Secrets, load
 from worker.notify.senders import senders
 from worker.sandbox.process import this_process
 from worker.settings import Settings
+from worker.store import times
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.database import Database, StoreUnavailable
@@ -38,6 +40,7 @@ STOPPING_S = 0.5
 """How often switches are looked at: most of the time between a switch and the last run standing still."""
 DELIVERING_S = 0.5
 SWEEPING_S = 120.0
+COUNTING_S = 5.0
 MAX_WAIT_S = 10.0
 
 log = structlog.stdlib.get_logger("gatehouse.keeper")
@@ -77,6 +80,32 @@ async def duty(name: str, lease: Lease, look: Callable[[], Awaitable[None]], per
         await asyncio.sleep(wait_s)
 
 
+class Counting:
+    """Shows what was not told and not confirmed. Every keeper does: a monitor asks the one it knows."""
+
+    def __init__(self, outbox: Outbox, stops: Stops, meter: metrics.Metrics) -> None:
+        self._outbox = outbox
+        self._stops = stops
+        self._meter = meter
+
+    async def run(self) -> None:
+        """Count again and again until cancelled; a store that is away is waited for."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await self.look()
+            await asyncio.sleep(COUNTING_S)
+
+    async def look(self) -> None:
+        """Count once. Raises StoreUnavailable."""
+        backlog, oldest = await self._outbox.backlog(), 0.0
+        if backlog.oldest_pending_at is not None:
+            oldest = max(0.0, (times.now() - backlog.oldest_pending_at).total_seconds())
+        self._meter.level("gatehouse_notices_pending", backlog.pending)
+        self._meter.level("gatehouse_notices_dead", backlog.dead)
+        self._meter.level("gatehouse_notices_oldest_seconds", oldest)
+        self._meter.level("gatehouse_stops_unconfirmed", len(await self._stops.unconfirmed()))
+
+
 async def serve(settings: Settings) -> None:
     """Do every duty until a signal comes. Raises what makes it impossible to start."""
     stop = asyncio.Event()
@@ -98,6 +127,8 @@ async def serve(settings: Settings) -> None:
             ("delivering", delivering.look, DELIVERING_S),
             ("sweeping", sweeping.look, SWEEPING_S),
         )
+        counting = Counting(Outbox(db), Stops(db), metrics.Metrics(Runtime.default().metric_meter))
+        tasks.append(asyncio.create_task(counting.run()))
         for name, look, period_s in duties:
             lease = Lease(db, name, me)
             leases.append(lease)
@@ -122,6 +153,7 @@ def main() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     status = 0
     try:
+        metrics.serve(settings, "keeper")
         asyncio.run(serve(settings))
     except Exception:
         log.exception("cannot go on")

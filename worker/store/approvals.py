@@ -11,7 +11,7 @@ from worker.store import times
 from worker.store.database import Database, insert_if_absent
 from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.tables import approval as table
-from workflows.contracts import ApprovalAnswer, ApprovalRequest, ApprovalState
+from workflows.contracts import ApprovalAnswer, ApprovalProgress, ApprovalRequest, ApprovalState
 from workflows.held import FrozenQuestion
 
 OPEN_STATES = (ApprovalState.PENDING, ApprovalState.FROZEN)
@@ -26,6 +26,14 @@ class ApprovalRow(Wire):
     state: ApprovalState
     answer: ApprovalAnswer | None = None
     closed_at: datetime | None = None
+    progress: ApprovalProgress = ApprovalProgress()
+
+
+class LikeCalls(Wire):
+    """How calls with the very same arguments were decided before."""
+
+    approved: int = 0
+    denied: int = 0
 
 
 class Approvals:
@@ -41,18 +49,39 @@ class Approvals:
         async with self.db.begin() as own:
             return await _open(own, request)
 
+    async def note(self, approval_id: str, progress: ApprovalProgress, *, conn: AsyncConnection) -> ApprovalRow | None:
+        """Show what happened to an open question; what is older than the row shows, or comes after its end, changes
+        nothing. The row as it is then stored; None when there is no such question."""
+        row = _found(await conn.execute(sa.select(table).where(table.c.id == approval_id)))
+        if row is None or row.state not in OPEN_STATES or row.progress.seq >= progress.seq:
+            return row
+        values = {"progress": progress.model_dump_json()}
+        await conn.execute(sa.update(table).where(table.c.id == approval_id).values(values))
+        return row.model_copy(update={"progress": progress})
+
+    async def like(self, row: ApprovalRow) -> LikeCalls:
+        """How earlier questions about the same call were decided, in this tenant."""
+        query = (
+            sa.select(table.c.state, sa.func.count())
+            .where(table.c.tenant == row.request.tenant, table.c.digest == row.request.digest)
+            .where(table.c.id != row.request.id, table.c.state.in_(("approved", "denied")))
+            .group_by(table.c.state)
+        )
+        async with self.db.read() as conn:
+            return LikeCalls.model_validate({str(state): count for state, count in await conn.execute(query)})
+
     async def close(
         self, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None = None, *,
-        conn: AsyncConnection | None = None,
+        progress: ApprovalProgress | None = None, conn: AsyncConnection | None = None,
     ) -> ApprovalRow | None:  # fmt: skip
         """Set a final state, unless the question has one already: the first stays. The row as it is then stored; None
         when there is no such question. Raises ValueError for a state that is not final."""
         if state in OPEN_STATES:
             raise ValueError(f"{state} does not close a question")
         if conn is not None:
-            return await _close(conn, approval_id, state, answer)
+            return await _close(conn, approval_id, state, answer, progress)
         async with self.db.begin() as own:
-            return await _close(own, approval_id, state, answer)
+            return await _close(own, approval_id, state, answer, progress)
 
     async def get(self, tenant: str | None, approval_id: str) -> ApprovalRow | None:
         """The question, if that tenant has it. `tenant` None is for internal use: any tenant."""
@@ -60,8 +89,7 @@ class Approvals:
         if tenant is not None:
             query = query.where(table.c.tenant == tenant)
         async with self.db.read() as conn:
-            row = (await conn.execute(query)).first()
-        return None if row is None else approval_row(row)
+            return _found(await conn.execute(query))
 
     async def page(
         self, tenant: str | None, *, state: ApprovalState | None = None, automation: str | None = None,
@@ -120,14 +148,17 @@ async def _open(conn: AsyncConnection, request: ApprovalRequest) -> ApprovalRow:
         "request": request.model_dump_json(),
         "requested_at": request.requested_at,
         "deadline": request.deadline,
+        "digest": request.digest,
     }
     await insert_if_absent(conn, table, values)
     return approval_row((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
 
 
 async def _close(
-    conn: AsyncConnection, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None
-) -> ApprovalRow | None:
+    conn: AsyncConnection, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None,
+    progress: ApprovalProgress | None,
+) -> ApprovalRow | None:  # fmt: skip
+    shown = {} if progress is None else {"progress": progress.model_dump_json()}
     await conn.execute(
         sa.update(table)
         .where(table.c.id == approval_id, table.c.state.in_(_OPEN))
@@ -135,9 +166,14 @@ async def _close(
             state=state.value,
             answer=None if answer is None else answer.model_dump_json(),
             closed_at=times.now(),
+            **shown,
         )
     )
-    row = (await conn.execute(sa.select(table).where(table.c.id == approval_id))).first()
+    return _found(await conn.execute(sa.select(table).where(table.c.id == approval_id)))
+
+
+def _found(result: sa.CursorResult[Any]) -> ApprovalRow | None:
+    row = result.first()
     return None if row is None else approval_row(row)
 
 
@@ -148,4 +184,5 @@ def approval_row(row: sa.Row[Any]) -> ApprovalRow:
         state=ApprovalState(row.state),
         answer=None if row.answer is None else ApprovalAnswer.model_validate_json(row.answer),
         closed_at=row.closed_at,
+        progress=ApprovalProgress() if row.progress is None else ApprovalProgress.model_validate_json(row.progress),
     )

@@ -86,7 +86,10 @@ approval = sa.Table(
     sa.Column("closed_at", UtcTime),
     sa.Column("effect", sa.Text),
     sa.Column("tool", sa.Text),
+    sa.Column("progress", sa.Text),
+    sa.Column("digest", sa.Text),
     sa.Index(None, "tenant", "requested_at", "id"),
+    sa.Index(None, "tenant", "digest"),
     *(
         sa.Index(
             f"ix_approval_open_{'_'.join(columns)}",
@@ -100,6 +103,49 @@ approval = sa.Table(
     sa.Index(None, "tenant", "tool", "requested_at"),
 )
 """A list for people; the workflow's state is the truth. `effect` and `tool` are those of `request`, to filter by."""
+
+approval_grant = sa.Table(
+    "approval_grant",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("automation", sa.Text, nullable=False),
+    sa.Column("tool", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("used", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("revoked_by", sa.Text),
+    sa.Column("revoked_at", UtcTime),
+    sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "tenant", "automation", "tool"),
+)
+"""Standing permissions: calls that need not be asked about again. `content` is signed."""
+
+approval_grant_use = sa.Table(
+    "approval_grant_use",
+    metadata,
+    sa.Column("call", sa.Text, primary_key=True),
+    sa.Column("grant_id", sa.Text, nullable=False, index=True),
+    sa.Column("used_at", UtcTime, nullable=False),
+)
+"""Which call used up which grant: `<run>/<call>/<digest>`, once whatever is tried again."""
+
+delegation = sa.Table(
+    "delegation",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("absent", sa.Text, nullable=False),
+    sa.Column("stand_in", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("until", UtcTime, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("revoked_by", sa.Text),
+    sa.Column("revoked_at", UtcTime),
+    sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "tenant", "stand_in"),
+)
+"""Who answers for whom while they are away. `content` is signed."""
 
 ledger = sa.Table(
     "ledger",

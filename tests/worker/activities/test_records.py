@@ -59,8 +59,8 @@ async def test_the_activities_are_the_ports(records: RecordActivities, gate: Gat
         getattr(method, "__temporal_activity_definition").name: method for method in [*records.all(), *gate.all()]
     }
     assert set(methods) == {
-        "run.open", "call.open", "call.close", "approval.open", "approval.close", "model.record", "rung.record",
-        "run.hold", "run.close",
+        "run.open", "call.open", "call.close", "approval.open", "approval.note", "approval.close", "model.record",
+        "rung.record", "run.hold", "run.close",
     }  # fmt: skip
     for name, method in methods.items():
         assert list(get_type_hints(method).values()) == list(get_type_hints(port_of[name]).values()), name

@@ -114,11 +114,12 @@ async def test_numbers_are_true(sandbox_data: Path) -> None:
     """Also for processes that nobody waited for, and that left their session."""
     busy = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass"
     source = (
-        f"import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nif os.fork() == 0:\n  os.setsid()\n"
-        f"  exec({busy!r})\n  os._exit(0)\nb = bytes(1) * (60 << 20)\nimport time; time.sleep(1.5)"
+        f"import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nends, held = os.pipe()\n"
+        f"if os.fork() == 0:\n  os.setsid()\n  exec({busy!r})\n  os._exit(0)\n"
+        f"os.close(held); b = bytes(1) * (60 << 20); os.read(ends, 1)"
     )
     _, result = await gatehouse(sandbox_data, "--", "python3", "-c", source)
     assert result["outcome"] == "ok"
     assert 0.4 <= result["cpu_seconds"] < 1.5
     assert 60 << 20 < result["peak_memory_bytes"] < 120 << 20
-    assert 1.5 <= result["duration_seconds"] < 6
+    assert result["duration_seconds"] >= 0.4
