@@ -168,6 +168,9 @@ class RecordActivities:
                 )
                 if row is None or row.request.run_id != run_id:
                     refuse(BAD_RECORD, f"run {run_id} has no question {closed.approval_id}")
+                if closed.state is ApprovalState.APPROVED and (row.state, row.answer) != (closed.state, closed.answer):
+                    # A worker that was lost had recorded another end before its own was accepted by Temporal.
+                    refuse(BAD_RECORD, f"question {closed.approval_id} is on record with another end: nothing runs")
                 waiting = await self._approvals.still_open(run_id, conn=conn)
                 phase = questions.phase_of(waiting[0].request) if waiting else Phase.WORKING
                 await self._runs.set_phase(run_id, phase, conn=conn)

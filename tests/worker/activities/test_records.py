@@ -189,6 +189,14 @@ async def test_each_final_state_has_its_record(
     assert [r.type for r in await audit.page(tenant=None)] == ["approval.requested", f"approval.{state}"]
 
 
+async def test_a_yes_counts_for_nothing_where_another_end_is_on_record(records: RecordActivities, job: Job) -> None:
+    await records.open_approval(job.question())
+    name = f"{job.id}.1"
+    await records.close_approval(ApprovalClosed(run=job.ref, approval_id=name, state=ApprovalState.DENIED))
+    with pytest.raises(ApplicationError, match="another end"):
+        await records.close_approval(ApprovalClosed(run=job.ref, approval_id=name, state=ApprovalState.APPROVED))
+
+
 async def test_answers_racing_a_deadline_leave_one_end(
     records: RecordActivities, approvals: Approvals, audit: AuditLog, job: Job
 ) -> None:
@@ -199,7 +207,8 @@ async def test_answers_racing_a_deadline_leave_one_end(
             *(
                 records.close_approval(ApprovalClosed(run=job.ref, approval_id=f"{job.id}.{number}", state=state))
                 for state in ends
-            )
+            ),
+            return_exceptions=True,  # a yes that comes second is refused, as nothing may run by it
         )
         row = await approvals.get("default", f"{job.id}.{number}")
         [record] = [r for r in await audit.page(tenant=None) if r.event_id.endswith(f".{number}/closed")]
