@@ -131,7 +131,8 @@ async def require(
             run_id=None,
             actor=principal.id,
             body={
-                "resource": resource, "action": action, "method": request.method, "path": request.url.path,
+                "resource": resource, "action": action, "method": request.method,
+                "path": services.redacts.text(request.url.path),
                 "roles": list(principal.roles), "reason": "role" if covered else "scope",
             },
         )
@@ -197,7 +198,8 @@ async def record_bad_key(services: Services, request: Request) -> None:
             run_id=None,
             actor="unknown",
             body={
-                "method": request.method, "path": request.url.path[:500], "client": client, "reason": "bad_key",
+                "method": request.method, "path": services.redacts.text(request.url.path)[:500], "client": client,
+                "reason": "bad_key",
                 "suppressed": suppressed,
             },
         )

@@ -139,7 +139,7 @@ async def launch(services: Services, principal: Principal, body: RunIn, key: str
             raise refused or AssertionError  # leaving the transaction by an exception forgets the reservation
         run = await _write(services, conn, principal, checked, run_id)
     await _start(services, checked, run, reservation)
-    out = run_out(services.settings, run)
+    out = run_out(services, run, principal)
     response = StoredResponse(status=202, headers={"Location": out.links.self}, body=out.model_dump(mode="json"))
     if reservation is not None:
         await services.idempotency.complete(reservation, response)

@@ -14,6 +14,7 @@ from api.limits import Throttle
 from api.oidc import Provider
 from api.rates import Rates
 from api.tail import Tail
+from policies.redaction import Redactor
 from tools.catalog import BUILT_IN, load_tools
 from worker import temporal
 from worker.artifacts import open_blobs
@@ -48,6 +49,8 @@ class Services:
     """Shared by all requests of the process; every member is safe for concurrent use."""
 
     settings: Settings
+    redacts: Redactor
+    """Takes out what may not be stored or shown."""
     database: Database
     audit: AuditLog
     runs: Runs
@@ -109,7 +112,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         tail = Tail(audit)
         following = asyncio.create_task(tail.run())
         yield Services(
-            settings=settings, database=database, audit=audit, runs=Runs(database),
+            settings=settings, redacts=temporal.redactor(settings), database=database, audit=audit, runs=Runs(database),
             switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
             approvals=Approvals(database),
             queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),

@@ -1,10 +1,12 @@
 """A run as the API shows it."""
 
 from datetime import datetime
+from typing import cast
 
 from api.links import run_link, temporal_link
+from api.services import Services
+from policies.decision import Principal
 from tools.contract import JsonObject, Wire
-from worker.settings import Settings
 from worker.store.runs import Run
 from workflows.contracts import FileRef, Phase, Rung, RunResult
 
@@ -35,11 +37,19 @@ class RunOut(Wire):
     links: RunLinks
 
 
-def run_out(settings: Settings, run: Run) -> RunOut:
-    """The row, with links."""
+def run_out(services: Services, run: Run, viewer: Principal) -> RunOut:
+    """The row, with links. Who asked for the run sees its personal data, others do not; nobody sees secrets."""
+    settings, redacts = services.settings, services.redacts
+    own = viewer.id == run.requester and viewer.tenant == run.tenant
+    clean = redacts.without_secrets if own else redacts.json
+    result = run.result
+    if result is not None and result.output is not None:
+        output = cast("JsonObject", clean(result.output))
+        result = result.model_copy(update={"output": output})
     return RunOut(
         id=run.id, automation=run.automation, automation_version=run.automation_version, phase=run.phase, rung=run.rung,
-        requester=run.requester, inputs=run.inputs, files=run.files, result=run.result, created_at=run.created_at,
+        requester=run.requester, inputs=cast("JsonObject", clean(run.inputs)), files=run.files, result=result,
+        created_at=run.created_at,
         updated_at=run.updated_at,
         links=RunLinks(
             self=run_link(run.id), events=run_link(run.id, "events"), artifacts=run_link(run.id, "artifacts"),

@@ -110,8 +110,9 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
         await policy.start()
         following = asyncio.create_task(policy.follow())
         keys = PublicKeys(settings.keys)
-        records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys)
-        gate = GateActivities(policy, audit, standing=Standing(db, audit, keys))
+        redact = temporal.redactor(settings).json
+        records = RecordActivities(audit, Runs(db), Approvals(db), Ledger(db, audit), keys, redact=redact)
+        gate = GateActivities(policy, audit, standing=Standing(db, audit, keys), redact=redact)
         yield Worker(
             client,
             task_queue=QUEUE_RUNS,
@@ -204,7 +205,9 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             egress = Egress(data / "egress")
             await asyncio.to_thread(egress.sweep)
             means = Means(egress, _secrets(settings), audit, opened=settings.egress_hosts)
-            activities = SandboxActivities(sandbox, Ledger(db, audit), blobs, workspaces, audit, means=means)
+            activities = SandboxActivities(
+                sandbox, Ledger(db, audit), blobs, workspaces, audit, means=means, redacts=temporal.redactor(settings)
+            )
             yield Worker(
                 client,
                 task_queue=QUEUE_SANDBOX,

@@ -4,7 +4,7 @@ Nothing below a composition root (`worker/main.py`, `api/app.py`, `api/cli.py`) 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     model_timeout_s: float = 60.0
     """Wall clock for one model request attempt."""
+    privacy: Literal["secrets", "personal"] = "personal"
+    """What the audit log, logs, failures, names of files and views for others than the requester are kept free of:
+    secrets always, personal data unless this says `secrets`."""
     model_privacy: Level = "personal"
     """What model providers see as placeholders only: `personal` (secrets and personal data), `secrets`, or `off`."""
     environment: str = "default"

@@ -20,7 +20,7 @@ def configure(level: str, *, process: str, redacts: Redactor) -> None:
     """Send every log line of this process, the standard library's included, to stderr. Call once, at start."""
 
     def redact_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {key: redacts.text(value) if isinstance(value, str) else value for key, value in event.items()}
+        return {key: redacts.field(key, value) for key, value in event.items()}
 
     def redact_line(_: WrappedLogger, __: str, line: str) -> str:
         # Once more as rendered: fields may hold objects whose text only shows now.

@@ -81,13 +81,12 @@ class TemporalUnavailable(Exception):  # noqa: N818  (says what is the case)
     """The Temporal server does not answer at the configured address; the message says which and why."""
 
 
-def redactor(settings: Settings, *, private: bool = False) -> Redactor:
-    """Takes out known shapes of secrets, and the very secrets this process was started with; personal data on wish."""
+def redactor(settings: Settings) -> Redactor:
+    """Takes out secrets, those this process was started with in every spelling, and personal data as is set."""
     held = [value for name in type(settings).model_fields if isinstance(value := getattr(settings, name), SecretStr)]
     password = urlsplit(settings.sql_url).password
-    return Redactor(
-        [*(secret.get_secret_value() for secret in held), *([unquote(password)] if password else ())], private=private
-    )
+    known = [secret.get_secret_value() for secret in held] + ([unquote(password)] if password else [])
+    return Redactor(known, private=settings.privacy == "personal")
 
 
 def data_converter(blobs: Blobs, redacts: Redactor, codec: PayloadCodec) -> DataConverter:

@@ -72,15 +72,16 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
     run = await services.runs.get(asked.tenant, asked.run_id)
     records = await services.audit.page(tenant=asked.tenant, run_id=asked.run_id, limit=MOST_RECORDS)
     facts = _facts(records, row)
-    arguments = {} if asked.call is None else asked.call.arguments
+    shown = approval_out(services, row, viewer=principal)
+    arguments = {} if shown.call is None else shown.call.arguments
     tools = services.catalog.tools
     like: Sequence[ApprovalRow] = ()
     if asked.call is not None:
         like = await services.queue.like(asked.tenant, asked.automation, asked.call.tool)
     return Dossier(
-        approval=approval_out(services, row),
+        approval=shown,
         open=row.state in OPEN_STATES,
-        run=None if run is None else run_out(services.settings, run),
+        run=None if run is None else run_out(services, run, principal),
         tool=None if asked.call is None else tools.get(asked.call.tool),
         values=tuple(values_of(arguments, (facts.arguments or ()) if facts else ())),
         facts=facts,
@@ -89,7 +90,7 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
         consequence=CONSEQUENCES.get(asked.effect or "", ""),
         touched=tuple((f.name, f.size) for f in (run.files if run else ()) if f"in/{f.name}" in _strings(arguments)),
         readings=tuple(_readings(records, row, tools)),
-        like=tuple(approval_out(services, r) for r in like if r.request.id != asked.id),
+        like=tuple(approval_out(services, r, viewer=principal) for r in like if r.request.id != asked.id),
         seq=records[-1].seq if records else 0,
         not_yours=who_refused(asked, principal),
     )

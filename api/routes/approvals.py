@@ -1,7 +1,7 @@
 """Questions to humans: the list, one of them, and the two answers. The key says who answers, never the body."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import yaml
 from fastapi import APIRouter, Path, Query
@@ -15,7 +15,7 @@ from api.links import run_link, temporal_link
 from api.listing import bad_cursor
 from api.paging import Cursor, Limit, PageOut
 from api.services import Services, ServicesDep
-from policies.decision import ArgumentFact
+from policies.decision import ArgumentFact, Principal
 from policies.terms import Group, Terms, schedule
 from tools.contract import JsonObject, ToolCall, Wire
 from worker.store.approvals import ApprovalRow, LikeCalls
@@ -134,8 +134,35 @@ def _reminders(asked: ApprovalRequest) -> list[datetime]:
     return [m.at for m in schedule(asked.terms, asked.requested_at, round(wait_s)).due if m.step is None]
 
 
-def approval_out(services: Services, row: ApprovalRow, like: LikeCalls | None = None) -> ApprovalOut:
-    """A question as the API shows it."""
+def _cleaned(services: Services, row: ApprovalRow) -> ApprovalRow:
+    def clean(arguments: JsonObject) -> JsonObject:
+        return cast("JsonObject", services.redacts.json(dict(arguments)))
+
+    def answer(given: ApprovalAnswer) -> ApprovalAnswer:
+        edited = given.edited_arguments
+        return given if edited is None else given.model_copy(update={"edited_arguments": clean(edited)})
+
+    asked, given = row.request, row.answer
+    if asked.call is not None:
+        asked = asked.model_copy(
+            update={"call": asked.call.model_copy(update={"arguments": clean(asked.call.arguments)})}
+        )
+    answers = tuple(answer(each) for each in row.progress.answers)
+    return row.model_copy(
+        update={
+            "request": asked,
+            "answer": None if given is None else answer(given),
+            "progress": row.progress.model_copy(update={"answers": answers}),
+        }
+    )
+
+
+def approval_out(
+    services: Services, row: ApprovalRow, like: LikeCalls | None = None, *, viewer: Principal | None = None
+) -> ApprovalOut:
+    """A question as the API shows it. A `viewer` who may not answer sees no secret or personal data in the call."""
+    if viewer is not None and not services.engine.may(viewer, "approvals", "answer"):
+        row = _cleaned(services, row)
     asked, given, now = row.request, row.answer, row.progress
     terms = asked.terms or Terms()
     return ApprovalOut(
@@ -172,7 +199,9 @@ async def list_approvals(
         )
     except BadCursor:
         raise bad_cursor() from None
-    return PageOut[ApprovalOut](items=[approval_out(services, row) for row in page.items], next_cursor=page.next_cursor)
+    return PageOut[ApprovalOut](
+        items=[approval_out(services, row, viewer=principal) for row in page.items], next_cursor=page.next_cursor
+    )
 
 
 @router.get("/{approval_id}", operation_id="get_approval", summary="One question", responses=problems(404))
@@ -181,7 +210,7 @@ async def get_approval(approval_id: Id, principal: ApprovalsReader, services: Se
     row = await services.approvals.get(principal.tenant, approval_id)
     if row is None:
         raise not_found("approval", approval_id)
-    return approval_out(services, row, await services.approvals.like(row))
+    return approval_out(services, row, await services.approvals.like(row), viewer=principal)
 
 
 @router.post(

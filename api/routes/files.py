@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 
 from api.auth import FilesUploader
-from api.errors import Refused, problems
+from api.errors import Refused, invalid, problems
 from api.limits import safe_name
 from api.services import ServicesDep
 from tools.contract import Wire
@@ -50,6 +50,9 @@ async def upload_file(
 ) -> FileOut:
     """The body is the file, as it is; no form. It may then be named in POST /runs, by anybody in your tenant."""
     clean = safe_name(name, "query.name")
+    if services.redacts.text(clean) != clean:
+        # The name would stand in lists, logs and records.
+        raise invalid("query.name", "it holds a secret or personal data", "give the file another name")
     limit = services.settings.upload_bytes
     try:
         stored = await services.files.add(

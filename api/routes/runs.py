@@ -68,7 +68,9 @@ async def list_runs(
         )
     except BadCursor:
         raise bad_cursor() from None
-    return PageOut[RunOut](items=[run_out(services.settings, run) for run in page.items], next_cursor=page.next_cursor)
+    return PageOut[RunOut](
+        items=[run_out(services, run, principal) for run in page.items], next_cursor=page.next_cursor
+    )
 
 
 @router.get("/{run_id}", operation_id="get_run", summary="One run", responses=problems(404))
@@ -77,7 +79,7 @@ async def get_run(run_id: RunId, principal: RunsReader, services: ServicesDep) -
     run = await services.runs.get(principal.tenant, run_id)
     if run is None:
         raise not_found("run", run_id)
-    return run_out(services.settings, run)
+    return run_out(services, run, principal)
 
 
 @router.post(
@@ -104,7 +106,7 @@ async def cancel_run(run_id: RunId, principal: RunsCanceller, services: Services
         await _stop(services, run)
     except Unreachable as error:
         raise temporal_unreachable(error) from error
-    return run_out(services.settings, await services.runs.get(principal.tenant, run_id) or run)
+    return run_out(services, await services.runs.get(principal.tenant, run_id) or run, principal)
 
 
 async def _stop(services: Services, run: Run) -> None:

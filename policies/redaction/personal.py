@@ -132,7 +132,10 @@ def emails(data: bytes) -> Iterator[Finding]:
     for match in _EMAIL.finditer(data):
         start, end = match.span()
         text = data[start:end]
-        if text.rpartition(b".")[2].lower() in _NO_DOMAIN or text.startswith(b"git@"):
+        while text.rpartition(b".")[2].lower() in _NO_DOMAIN:
+            text = text.rpartition(b".")[0]  # a file named after an address, or `icon@2x.png`
+        end = start + len(text)
+        if text.startswith(b"git@") or b"." not in re.split(rb"@|%40|\\u0040", text, maxsplit=1)[-1]:
             continue
         if text.startswith((b"//", b"=", b"'", b"/")) or b"=" in text or b"/" in text:
             local = re.split(rb"@|%40|\\u0040", text, maxsplit=1)[0]

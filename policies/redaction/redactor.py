@@ -1,7 +1,7 @@
 """The redactor: which detectors are asked, and what stands where they found something."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from pydantic import BaseModel, JsonValue, SecretBytes, SecretStr
@@ -42,6 +42,16 @@ class Redactor:
         self._known = Known(known)
         self._detectors: tuple[Detector, ...] = (self._known, *SECRETS, *(PERSONAL if private else ()))
 
+    def secrets(self, text: str) -> str:
+        """`text` without secrets, personal data or not: for those whose data it is."""
+        data = encoded(text)
+        findings = found(data, (self._known, *SECRETS)) if text else []
+        return decoded(replaced(data, findings, mark)) if findings else text
+
+    def without_secrets(self, value: JsonValue) -> JsonValue:
+        """As `json`, personal data or not."""
+        return self._walk(value, self.secrets)
+
     def learn(self, secrets: Iterable[str]) -> None:
         """From now on these are taken out too."""
         self._known.learn(secrets)
@@ -62,12 +72,18 @@ class Redactor:
 
     def json(self, value: JsonValue) -> JsonValue:
         """As `text` on every string and key; the whole value of a key that names a secret goes."""
+        return self._walk(value, self.text)
+
+    def _walk(self, value: JsonValue, clean: Callable[[str], str]) -> JsonValue:
         if isinstance(value, str):
-            return self.text(value)
+            return clean(value)
         if isinstance(value, list):
-            return [self.json(item) for item in value]
+            return [self._walk(item, clean) for item in value]
         if isinstance(value, dict):
-            return {self.text(key): _hidden(v) if names_secret(key) else self.json(v) for key, v in value.items()}
+            return {
+                clean(key): _hidden(item) if names_secret(key) else self._walk(item, clean)
+                for key, item in value.items()
+            }
         return value
 
     def anything(self, value: object) -> object:
@@ -84,12 +100,13 @@ class Redactor:
             return self.anything({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
         if isinstance(value, Mapping):
             entries = cast("Mapping[object, object]", value)
-            return {self.text(str(key)): self._field(str(key), item) for key, item in entries.items()}
+            return {self.text(str(key)): self.field(str(key), item) for key, item in entries.items()}
         if isinstance(value, Sequence | set | frozenset):
             return [self.anything(item) for item in cast("Iterable[object]", value)]
         return value
 
-    def _field(self, name: str, value: object) -> object:
+    def field(self, name: str, value: object) -> object:
+        """The value of a named field, as `anything`; gone when the name means a secret."""
         hidden = names_secret(name) and value is not None and not isinstance(value, bool)
         return MARK if hidden else self.anything(value)
 

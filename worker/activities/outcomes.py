@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Final
 
+from policies.redaction import Redactor
 from tools.contract import CONTENT_LIMIT_CHARS, JsonObject, Outcome, ToolResult, ToolSpec
 from worker.sandbox.container import WORKSPACE_BYTES, Ending, Ran
 from worker.store.audit import AuditEvent
@@ -78,6 +80,19 @@ def call_outcome(run: ToolRun, ran: Ran, result: ToolResult, more: JsonObject) -
         event_id=outcome_id(run.run.run_id, run.call.id), type="call.outcome", tenant=run.run.tenant,
         run_id=run.run.run_id, actor=ACTOR, body={**body, **facts},
     )  # fmt: skip
+
+
+def shown(kept: Iterable[ArtifactRef], redacts: Redactor) -> list[ArtifactRef]:
+    """The artifacts under names that may be shown and recorded, each its own."""
+    names: set[str] = set()
+    done: list[ArtifactRef] = []
+    for artifact in kept:
+        name = clean = redacts.text(artifact.name)
+        while name in names:
+            name = f"{clean}.{len(names)}"
+        names.add(name)
+        done.append(artifact.model_copy(update={"name": name}))
+    return done
 
 
 def artifact_stored(run: RunRef, artifact: ArtifactRef) -> AuditEvent:

@@ -15,7 +15,7 @@ from typing import Final
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from policies.redaction import redact as redact_secrets
+from policies.redaction import Redactor
 from tools.contract import (
     CONTENT_LIMIT_CHARS,
     RECONCILE_S,
@@ -27,7 +27,7 @@ from tools.contract import (
 )
 from worker.activities.brake import Brake
 from worker.activities.means import Means, NotGiven, nothing
-from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, told
+from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, shown, told
 from worker.activities.programs import Programs
 from worker.activities.reconciling import Answer, answer, as_run, reconciled
 from worker.sandbox.container import BoxLost, Job, Ran, Sandbox, UnknownImage
@@ -37,6 +37,7 @@ from worker.sandbox.workspace import StagingRefused, WorkspaceMissing, Workspace
 from worker.store.audit import MAX_PAGE, AuditLog, RunAlreadyClosed
 from worker.store.blobs import BlobDamaged, BlobMissing, Blobs
 from worker.store.database import StoreUnavailable
+from worker.store.events import HEAD_CHARS
 from worker.store.ledger import ClaimLost, ClaimState, Ledger
 from workflows.contracts import ArtifactRef, RunRef, ToolRun, WorkspaceOpened
 
@@ -59,7 +60,8 @@ class _Held(Exception):  # noqa: N818
 class SandboxActivities:
     """Implements the remote ports of `workflows.ports`.
 
-    `redact` is applied to everything a program wrote before it is stored or handed on.
+    What a program wrote loses its secrets before it is stored or handed on, and what goes into the audit log, and names
+    of artifacts, personal data too, as `redacts` says.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class SandboxActivities:
         audit: AuditLog,
         *,
         means: Means | None = None,
-        redact: Callable[[str], str] = redact_secrets,
+        redacts: Redactor | None = None,
     ) -> None:
         """Without `means`, tools that need egress or secrets are refused."""
         self._sandbox = sandbox
@@ -81,7 +83,7 @@ class SandboxActivities:
         self._workspaces = workspaces
         self._audit = audit
         self._means = means
-        self._redact = redact
+        self._redacts = redacts or Redactor()
         self._brake = Brake(audit)
 
     def all(self) -> list[Callable[..., object]]:
@@ -109,7 +111,7 @@ class SandboxActivities:
                 return await self._recorded_artifacts(run)
             # A run that is closed on record keeps what was recorded; its volume still has to go.
             with suppress(RunAlreadyClosed):
-                await self._audit.append(*(artifact_stored(run, artifact) for artifact in kept))
+                await self._audit.append(*(artifact_stored(run, artifact) for artifact in shown(kept, self._redacts)))
             await self._workspaces.remove(run.run_id)
             return await self._recorded_artifacts(run)
 
@@ -199,7 +201,7 @@ class SandboxActivities:
             WorkspaceMissing,
         ) as fault:
             found = Answer(None, problem=str(fault))
-        found = replace(found, problem=self._redact(found.problem))
+        found = replace(found, problem=self._redacts.text(found.problem))
         await self._audit.append(reconciled(run, attempt, found, actor=ACTOR))
         if ran is not None and found.happened:
             whole = as_run(ran, found.output)
@@ -263,7 +265,8 @@ class SandboxActivities:
         for attempt in range(_SETTLE_TRIES):
             try:
                 result = await self._result(run, ran)
-                event = call_outcome(run, ran, result, more)
+                head = self._redacts.text(result.content)[:HEAD_CHARS]
+                event = call_outcome(run, ran, result, {**more, "content_head": head})
                 return await self._ledger.settle(run.key, result, event, owner=owner)
             except StoreUnavailable:
                 if attempt == _SETTLE_TRIES - 1:
@@ -274,7 +277,7 @@ class SandboxActivities:
     async def _result(self, run: ToolRun, ran: Ran) -> ToolResult:
         """What the agent reads: redacted, capped, the full text kept as a blob when it did not fit."""
         outcome, error, text = told(run.tool, ran)
-        text = self._redact(text)
+        text = self._redacts.secrets(text)
         full: str | None = None
         if len(text) > CONTENT_LIMIT_CHARS:
             full = (await self._blobs.put(text.encode(errors="replace"))).sha256

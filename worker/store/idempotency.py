@@ -5,6 +5,7 @@ first request works, a repeat is told so. A request whose process died leaves it
 then takes over under the same `resource_id`, so that what the first may have started is found, not started again.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -91,7 +92,8 @@ class Idempotency:
         now: datetime | None, busy_for: timedelta,
     ) -> Reservation:  # fmt: skip
         moment = times.now() if now is None else now
-        scope = Scope(principal.tenant, principal.id, key)
+        # Only its digest: a client may put anything into a header.
+        scope = Scope(principal.tenant, principal.id, hashlib.sha256(key.encode()).hexdigest())
         ours = Reservation(ReserveState.NEW, scope, resource_id, token=new_id("idem"))
         fresh: dict[str, Any] = {
             "fingerprint": fingerprint, "resource_id": resource_id, "token": ours.token, "response": None,

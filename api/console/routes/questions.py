@@ -111,7 +111,7 @@ async def _give(
 async def _draw(request: Request, visitor: Visitor, row: ApprovalRow, *, status: int = 200, **more: Any) -> Response:
     found = await dossier(visitor.services, visitor.principal, row)
     before, after = await neighbours(visitor.services, row)
-    arguments: JsonObject = {} if row.request.call is None else row.request.call.arguments
+    arguments: JsonObject = {} if found.approval.call is None else found.approval.call.arguments
     context: dict[str, Any] = {
         "d": found, "a": found.approval, "before": before, "after": after, "problem": None, "problems": [],
         "editing": None, "changes": None, "unchanged": False, "reason": "", "output": "", "done": "",

@@ -55,9 +55,10 @@ async def queue_page(
         raise bad_cursor() from None
     counts = await services.queue.counts(tenant)
     chosen = {"automation": automation, "effect": effect, "age": age}
+    me = visitor.principal
     return page(
         request, "queue.html",
-        rows=[(approval_out(services, row), who_refused(row.request, visitor.principal)) for row in found.items],
+        rows=[(approval_out(services, row, viewer=me), who_refused(row.request, me)) for row in found.items],
         next_link=query(**chosen, cursor=found.next_cursor) if found.next_cursor else None,
         first=cursor is None, chosen=chosen, filtered=any(chosen.values()), counts=counts, total=sum(counts.values()),
         automations=sorted(services.catalog.automations), effects=[e.value for e in Effect], seq=seq,

@@ -41,7 +41,7 @@ async def runs_page(
         raise bad_cursor() from None
     chosen = {"phase": phase, "automation": automation}
     return page(
-        request, "runs.html", runs=[run_out(services.settings, run) for run in found.items], chosen=chosen,
+        request, "runs.html", runs=[run_out(services, run, visitor.principal) for run in found.items], chosen=chosen,
         phases=[p.value for p in Phase], automations=sorted(services.catalog.automations),
         filtered=any(chosen.values()),
         next_link=query(**chosen, cursor=found.next_cursor) if found.next_cursor else None,
@@ -57,7 +57,7 @@ async def run_page(request: Request, run_id: Id, visitor: RunsReader) -> Respons
         raise not_found("run", run_id)
     records = await services.audit.page(tenant=run.tenant, run_id=run_id, limit=MOST_RECORDS)
     return page(
-        request, "run.html", run=run_out(services.settings, run), steps=steps(records), spent=spent(records),
+        request, "run.html", run=run_out(services, run, visitor.principal), steps=steps(records), spent=spent(records),
         seq=records[-1].seq if records else 0, cut=len(records) == MOST_RECORDS,
         may_cancel=visitor.may("runs", "cancel") and not run.phase.final,
         degraded=[s for s in steps(records) if s.type == "run.degraded"],

@@ -81,6 +81,13 @@ def test_no_false_hit(text: str) -> None:
     assert redact(text) == text
 
 
+def test_an_address_in_a_file_name() -> None:
+    private = Redactor(private=True)
+    assert private.text("out/jo.doe@corp.example.txt") == "out/[redacted email].txt"
+    for text in ("icon@2x.png", "git@github.com:example/x.git", "pytest@latest", "a@b"):
+        assert private.text(text) == text
+
+
 def test_json_by_key_name() -> None:
     value: JsonValue = {
         "max_tokens": 5, "api_key": "x", "accessToken": 1, "token_count": 3, "API_KEY": ["a", {"b": "c"}], "key": "k",
