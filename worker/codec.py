@@ -34,6 +34,7 @@ MAX_PAYLOAD_BYTES = 256 << 20
 """A stored payload that would unpack to more is refused."""
 THREAD_BYTES = 128 << 10
 """More than this is compressed and encrypted beside the event loop: 2 MB would hold it for tens of milliseconds."""
+MAX_LABEL_BYTES = 200
 ENCODING = b"binary/encrypted"
 KEY, TENANT, RUN = "encryption-key-id", "gatehouse-tenant", "gatehouse-run"
 """Names in the metadata of encrypted payloads: a contract."""
@@ -61,6 +62,17 @@ class Tenants:
     def of(self, run_id: str) -> str:
         """The run's tenant; "" where it is not known."""
         return self._known.get(run_id, "")
+
+
+def _is_label(payload: Payload) -> bool:
+    """Whether it is the name of a step, by which people find their way in the Temporal UI: a short text by itself. All
+    that a run works with is in objects; and what is written into labels are names of ours."""
+    return (
+        payload.metadata.get("encoding") == b"json/plain"
+        and len(payload.data) <= MAX_LABEL_BYTES
+        and payload.data.startswith(b'"')
+        and b"\\n" not in payload.data
+    )
 
 
 class CompressingCodec(PayloadCodec):
@@ -104,7 +116,7 @@ class EncryptingCodec(PayloadCodec, WithSerializationContext):
         return self._decode(payloads)
 
     def _encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return [self._seal(_pack(payload)) for payload in payloads]
+        return [payload if _is_label(payload) else self._seal(_pack(payload)) for payload in payloads]
 
     def _decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         return [_unpack(self._open(payload)) for payload in payloads]

@@ -32,7 +32,7 @@ async def payloads(api: Api) -> AsyncIterator[list[Json]]:
     handle: WorkflowHandle[object, object] = client.get_workflow_handle(run["id"])
     history = await handle.fetch_history()
     started = history.events[0].workflow_execution_started_event_attributes
-    sent = MessageToDict(Payloads(payloads=[*started.input.payloads, history.events[0].user_metadata.summary]))
+    sent = MessageToDict(Payloads(payloads=[*started.input.payloads, history.events[0].user_metadata.details]))
     api.keys["run of the codec"] = run["id"]
     yield sent["payloads"]
     await handle.terminate()
@@ -53,7 +53,7 @@ async def test_who_may_reads_them_redacted_and_it_is_on_record(api: Api, payload
     shown = await decode(await api.client("auditor"), payloads, **{"X-Namespace": "default"})
     assert len(shown) == len(payloads) == 2
     assert WORD in text(shown)
-    assert "for operator" in text(shown[1:])
+    assert "for `operator`" in text(shown[1:])
     assert SECRET not in text(shown)
     record = (await api.records("history.decoded"))[-1]
     assert (record["actor"], record["runs"], record["read"], record["left"]) == (

@@ -12,7 +12,7 @@ from tests.worker.store.test_keyring import written
 from worker.codec import ENCODING, KEY, RUN, TENANT, THREAD_BYTES, EncryptingCodec, PayloadRefused, Tenants, owner
 from worker.store.keyring import new_line, open_given, rotate
 
-WORDS = b'"nobody else is to read this"'
+WORDS = b'{"said": "nobody else is to read this"}'
 
 
 def payload(data: bytes = WORDS) -> Payload:
@@ -45,6 +45,23 @@ async def test_a_payload_comes_back_and_shows_nothing_on_the_way(codec: Encrypti
 
 async def test_a_payload_of_before_encryption_stays_readable(codec: EncryptingCodec) -> None:
     assert await in_run(codec, "run_1").decode([payload()]) == [payload()]
+
+
+@pytest.mark.parametrize(
+    ("data", "readable"),
+    [
+        (b'"note@1 c1-1"', True),
+        (b'"the requester\\nsaid this"', False),
+        (b'"' + b"x" * 300 + b'"', False),
+        (b'["note@1 c1-1"]', False),
+    ],
+)
+async def test_labels_of_steps_stay_readable_and_nothing_else(
+    codec: EncryptingCodec, data: bytes, readable: bool
+) -> None:
+    [kept] = await in_run(codec, "run_1").encode([payload(data)])
+    assert (kept == payload(data)) is readable
+    assert await in_run(codec, "run_1").decode([kept]) == [payload(data)]
 
 
 async def test_each_tenant_has_a_key_of_its_own(codec: EncryptingCodec, keys: Path) -> None:

@@ -58,10 +58,8 @@ async def test_every_step_says_what_it_is_for(house: House) -> None:
     run = await house.start(automation("practice:summaries"))
     await run.result()
     history = await run.handle.fetch_history()
-    sealed = [e.user_metadata.summary for e in history.events if e.user_metadata.summary.data]
-    codec = house.client.data_converter.payload_codec
-    assert codec is not None
-    summaries = [payload.data.decode() for payload in await codec.decode(sealed)]
+    # As the Temporal UI gets them: people trace runs there without a key.
+    summaries = [e.user_metadata.summary.data.decode() for e in history.events if e.user_metadata.summary.data]
     for expected in ("prepare the workspace", "gate note c1-1", "note@1 c1-1", "request model: practice:summaries"):
         assert any(expected in summary for summary in summaries), summaries
     assert "top secret" not in str(summaries)
