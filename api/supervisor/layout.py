@@ -121,7 +121,8 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
     argv = [str(temporal_program()), "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port)]
     argv += ["--ui-port", str(ui_port), "--db-filename", str(settings.data.resolve() / "temporal.db")]
     argv += ["--namespace", settings.temporal_namespace, "--log-level", "warn", "--log-format", "json"]
-    argv += ["--ui-disable-news-fetch", "--ui-codec-endpoint", f"{addresses.api}/api/v1/codec"]
+    # No codec endpoint: this UI has no log-in, so it could pass us no key and would show an error on every page.
+    argv += ["--ui-disable-news-fetch"]
     for name, kind in SEARCH_ATTRIBUTES.items():
         argv += ["--search-attribute", f"{name}={kind}"]
 
