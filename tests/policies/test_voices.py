@@ -49,6 +49,8 @@ RAISED = said(escalated=(Escalated(to=BOARD, at=NOW),))
         ("already_answered", TWO, signed(principal=who("bea", "x"), on_behalf_of=who("paul")), said(signed())),
         ("already_answered", TWO, signed(principal=who("bea", "x")), said(
             signed(principal=who("ruth")), delegated=(Delegated(by="ruth", to="bea", at=NOW),))),
+        ("already_answered", TWO, signed(principal=who("bea", "x"), on_behalf_of=who("ray")), said(
+            signed(principal=who("bea", "x"), on_behalf_of=who("ruth")))),
         ("not_an_approver", GROUP, signed(), NONE),
         ("not_an_approver", GROUP, signed(principal=who("ada", "admin")), NONE),
         (None, GROUP, signed(principal=who("x", "lead")), NONE),
