@@ -16,8 +16,6 @@ from policies.decision import Principal
 from policies.signatures import ACTION, ANSWER, Signed, Succession, trusted, verify
 from policies.terms import Group, Terms
 
-SIGNING_DOMAIN = ANSWER
-
 APPROVER = "approver"
 ADMIN = "admin"
 BREAK_GLASS = "break-glass"

@@ -22,7 +22,6 @@ ORIGINS: dict[str, str] = {
     "unknown": "made up by the model, found nowhere",
 }
 """What each origin means to a reviewer."""
-DOUBTFUL = frozenset({"vendor", "untrusted", "unknown"})
 
 
 class Value(Wire):

@@ -120,15 +120,6 @@ def bsn(digits: str) -> bool:
     return sum(int(d) * w for d, w in zip(digits, (9, 8, 7, 6, 5, 4, 3, 2, -1), strict=True)) % 11 == 0
 
 
-def tax_id(digits: str) -> bool:
-    """German Steuer-Identifikationsnummer (ISO 7064 mod 11, 10)."""
-    product = 10
-    for digit in digits[:10]:
-        total = (int(digit) + product) % 10 or 10
-        product = total * 2 % 11
-    return digits[0] != "0" and (11 - product) % 10 == int(digits[10])
-
-
 def nhs(digits: str) -> bool:
     """National Health Service number of the United Kingdom."""
     check = 11 - sum(int(d) * w for d, w in zip(digits, range(10, 1, -1), strict=False)) % 11

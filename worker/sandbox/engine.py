@@ -26,7 +26,6 @@ from worker.sandbox.facts import EngineFacts
 
 T = TypeVar("T")
 
-LABEL_PREFIX: Final = "gatehouse."
 LABEL_OWNER: Final = "gatehouse.owner"
 LABEL_KIND: Final = "gatehouse.kind"
 LABEL_RUN: Final = "gatehouse.run"
