@@ -70,8 +70,7 @@ async def create_grant(body: GrantIn, principal: Granter, services: ServicesDep)
 @router.delete("/grants/{grant_id}", operation_id="revoke_grant", summary="End a grant", responses=problems(404))
 async def revoke_grant(grant_id: Id, principal: ApprovalsAnswerer, services: ServicesDep) -> GrantOut:
     """Whoever made it, or an administrator. Calls that have used it already are not undone."""
-    rows = await services.standing.grants(principal.tenant)
-    row = next((row for row in rows if row.grant.id == grant_id), None)
+    row = await services.standing.grant(principal.tenant, grant_id)
     if row is None:
         raise not_found("grant", grant_id)
     _own(services, principal, row.grant.created_by)
@@ -107,8 +106,7 @@ async def revoke_delegation(delegation_id: Id, principal: ApprovalsAnswerer, ser
 
 
 async def _delegation(services: Services, principal: Principal, delegation_id: str) -> DelegationRow:
-    rows = await services.standing.delegations(principal.tenant)
-    row = next((row for row in rows if row.delegation.id == delegation_id), None)
+    row = await services.standing.delegation(principal.tenant, delegation_id)
     if row is None:
         raise not_found("delegation", delegation_id)
     return row

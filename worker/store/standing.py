@@ -67,13 +67,18 @@ class Standing:
         async with self._db.read() as conn:
             return [_grant_row(row) for row in await conn.execute(_newest(approval_grant, tenant))]
 
+    async def grant(self, tenant: str, grant_id: str) -> GrantRow | None:
+        """One grant of the tenant, however old."""
+        async with self._db.read() as conn:
+            row = (await conn.execute(_one(approval_grant, tenant, grant_id))).first()
+        return None if row is None else _grant_row(row)
+
     async def revoke_grant(self, tenant: str, grant_id: str, by: str) -> GrantRow | None:
         """End a grant, once; None when the tenant has none of that id."""
         async with self._db.begin() as conn:
             if await self._end(conn, approval_grant, tenant, grant_id, by):
                 await self._record(conn, f"{grant_id}/revoked", "grant.revoked", tenant, by, {"grant_id": grant_id})
-            query = sa.select(approval_grant).where(approval_grant.c.id == grant_id, approval_grant.c.tenant == tenant)
-            row = (await conn.execute(query)).first()
+            row = (await conn.execute(_one(approval_grant, tenant, grant_id))).first()
         return None if row is None else _grant_row(row)
 
     async def use(
@@ -126,6 +131,12 @@ class Standing:
         async with self._db.read() as conn:
             return [_delegation_row(row) for row in await conn.execute(_newest(delegation, tenant))]
 
+    async def delegation(self, tenant: str, delegation_id: str) -> DelegationRow | None:
+        """One delegation of the tenant, however old."""
+        async with self._db.read() as conn:
+            row = (await conn.execute(_one(delegation, tenant, delegation_id))).first()
+        return None if row is None else _delegation_row(row)
+
     async def revoke_delegation(self, tenant: str, delegation_id: str, by: str) -> bool:
         """End a delegation; False when the tenant has none of that id in force."""
         async with self._db.begin() as conn:
@@ -173,6 +184,10 @@ class Standing:
 
 def _newest(table: sa.Table, tenant: str) -> sa.Select[Any]:
     return sa.select(table).where(table.c.tenant == tenant).order_by(table.c.created_at.desc(), table.c.id).limit(MOST)
+
+
+def _one(table: sa.Table, tenant: str, row_id: str) -> sa.Select[Any]:
+    return sa.select(table).where(table.c.id == row_id, table.c.tenant == tenant)
 
 
 def _in_force(tenant: str, automation: str, tool: str) -> sa.Select[Any]:
