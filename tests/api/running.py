@@ -13,8 +13,10 @@ import httpx
 from api.app import Server, create_app
 from api.services import Services
 from policies.decision import Principal
-from tests.fixtures.temporal import free_port
+from tests.fixtures.temporal import TemporalServer, free_port
 from tools.contract import ToolCall, arguments_digest
+from worker import main, temporal
+from worker.sandbox.images import ImageStore
 from worker.settings import Settings
 from worker.store.ids import new_id
 from worker.store.runs import Run
@@ -118,4 +120,22 @@ async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGen
         await serving
 
 
-__all__ = ["HOME", "ROLES", "Api", "Json", "question_of", "running"]
+@asynccontextmanager
+async def staffed(data: Path) -> AsyncGenerator[Api, None]:
+    """An API with workers of every queue it needs, composed as in production, on a Temporal server of their own."""
+    ImageStore(data, lambda _: None).ensure()
+    server = TemporalServer()
+    await server.start()
+    async with running(data, server.address) as api:
+        client = await temporal.connect(api.settings)
+        async with (
+            main._runs(api.settings, client) as runs,  # pyright: ignore[reportPrivateUsage]
+            main._sandbox(api.settings, client) as sandbox,  # pyright: ignore[reportPrivateUsage]
+            runs,
+            sandbox,
+        ):
+            yield api
+    server.stop()
+
+
+__all__ = ["HOME", "ROLES", "Api", "Json", "question_of", "running", "staffed"]

@@ -8,30 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.running import Api, Json, running
+from tests.api.running import Api, Json, staffed
 from tests.api.test_events import read
-from tests.fixtures.temporal import TemporalServer
-from worker import main, temporal
-from worker.sandbox.images import ImageStore
 
 
 @pytest.fixture(scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
-    """An API with workers of every queue it needs, composed as in production, on a Temporal server of their own."""
-    data = tmp_path_factory.mktemp("flow")
-    ImageStore(data, lambda _: None).ensure()
-    server = TemporalServer()
-    await server.start()
-    async with running(data, server.address) as api:
-        client = await temporal.connect(api.settings)
-        async with (
-            main._runs(api.settings, client) as runs,  # pyright: ignore[reportPrivateUsage]
-            main._sandbox(api.settings, client) as sandbox,  # pyright: ignore[reportPrivateUsage]
-            runs,
-            sandbox,
-        ):
-            yield api
-    server.stop()
+    async with staffed(tmp_path_factory.mktemp("flow")) as api:
+        yield api
 
 
 async def asked(api: Api, automation: str = "tidy", requester: str = "operator", **more: Any) -> tuple[str, Json]:

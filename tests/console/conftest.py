@@ -5,11 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser
 
-from tests.api.running import Api, running
+from tests.api.running import Api, staffed
 from tests.console.people import Desk, chromium
-from tests.fixtures.temporal import TemporalServer
-from worker import main, temporal
-from worker.sandbox.images import ImageStore
 
 
 @pytest.fixture(scope="session")
@@ -20,21 +17,8 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture(scope="session")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
-    """An API with workers of every queue it needs, composed as in production, on a Temporal server of their own."""
-    data = tmp_path_factory.mktemp("console")
-    ImageStore(data, lambda _: None).ensure()
-    server = TemporalServer()
-    await server.start()
-    async with running(data, server.address) as api:
-        client = await temporal.connect(api.settings)
-        async with (
-            main._runs(api.settings, client) as runs,  # pyright: ignore[reportPrivateUsage]
-            main._sandbox(api.settings, client) as sandbox,  # pyright: ignore[reportPrivateUsage]
-            runs,
-            sandbox,
-        ):
-            yield api
-    server.stop()
+    async with staffed(tmp_path_factory.mktemp("console")) as api:
+        yield api
 
 
 @pytest.fixture
