@@ -127,8 +127,11 @@ class Observer:
         folder = _cgroup(first, "pids")
         while os.path.exists(f"/proc/{first}"):  # noqa: ASYNC240 - /proc does not block
             for pid in _tasks(folder):
-                if "State:\tT" in _read(f"/proc/{pid}/status"):
-                    self.seen = await asyncio.to_thread(look, self.box, first, mounts)
+                if _state(pid) == "T":
+                    seen = await asyncio.to_thread(_look_at_living, self.box, first, mounts)
+                    # A call whose time ran out meanwhile was seen half dead: that look tells nothing.
+                    if seen is not None and _state(pid) == "T":
+                        self.seen = seen
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGCONT if self.lets_go else 0)
             await asyncio.sleep(0.02)
@@ -164,10 +167,31 @@ def _number(folder: Path, *names: str) -> int:
     return -1
 
 
+def _state(pid: int) -> str:
+    """The kernel's letter for what the process does; empty when there is none."""
+    words = _read(f"/proc/{pid}/status").partition("State:\t")[2].split()
+    return words[0] if words else ""
+
+
+def _look_at_living(box: Box, first: int, mounts: str) -> Seen | None:
+    """None when the box ended under the look."""
+    try:
+        seen = look(box, first, mounts)
+    except OSError:
+        if _state(first) in ("", "Z", "X"):
+            return None
+        raise
+    return None if _state(first) in ("", "Z", "X") else seen
+
+
 def look(box: Box, first: int, mounts: str) -> Seen:
     """Everything there is to see; blocking."""
     folder = _cgroup(first, "pids")
-    found = [problem for pid in _tasks(folder) for problem in _of_process(box, pid, first)]
+    found: list[str] = []
+    for pid in _tasks(folder):
+        problems = list(_of_process(box, pid, first))
+        # One that ended meanwhile has no program and no cgroup any more: nothing can be said of it.
+        found += problems if _state(pid) not in ("", "Z", "X") else []
     found += _of_mounts(box, first, mounts)
     found += _of_limits(box, first)
     root = Path(f"/proc/{first}/root")
