@@ -18,38 +18,26 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import (
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from worker import temporal
 from worker.settings import Settings
+from worker.starting import START_S, start_workflow
 from workflows.contracts import (
     QUEUE_MODELS,
     QUEUE_RUNS,
     QUEUE_SANDBOX,
-    SA_AUTOMATION,
-    SA_PHASE,
-    SA_TENANT,
     UPDATE_ACT,
     UPDATE_ANSWER,
-    WORKFLOW,
     AnswerAccepted,
     AnswerRefused,
     ApprovalAction,
     ApprovalAnswer,
-    Phase,
     RunRequest,
 )
 
 CONNECT_S = 3.0
-START_S = 5.0
 ANSWER_S = 15.0
 """How long an answer may wait for a worker to take it."""
 
@@ -60,10 +48,6 @@ _QUEUES = {
     QUEUE_MODELS: TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
     QUEUE_SANDBOX: TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
 }
-
-_AUTOMATION = SearchAttributeKey.for_keyword(SA_AUTOMATION)
-_TENANT = SearchAttributeKey.for_keyword(SA_TENANT)
-_PHASE = SearchAttributeKey.for_keyword(SA_PHASE)
 
 
 class Unreachable(Exception):  # noqa: N818  (a state of Temporal, not of the request)
@@ -138,36 +122,10 @@ class Gateway:
         return any(poller.last_access_time.ToDatetime(UTC) > since for poller in found.pollers)
 
     async def start(self, request: RunRequest, details: str) -> None:
-        """Start the run's workflow under its id. Starting it again does nothing. Raises Unreachable.
-
-        `details`: markdown shown in the Temporal UI. Search attributes are not encrypted, so they hold names only.
-        """
+        """Start the run's workflow under its id. Starting it again does nothing. Raises Unreachable."""
         client = await self.client()
-        temporal.belongs(client, request.run_id, request.principal.tenant)
-        definition = request.automation.definition
         async with _faults(self._settings, sent=True):
-            try:
-                await client.start_workflow(
-                    WORKFLOW,
-                    request,
-                    id=request.run_id,
-                    task_queue=QUEUE_RUNS,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    search_attributes=TypedSearchAttributes(
-                        [
-                            SearchAttributePair(_AUTOMATION, definition.name),
-                            SearchAttributePair(_TENANT, request.principal.tenant),
-                            SearchAttributePair(_PHASE, Phase.QUEUED.value),
-                        ]
-                    ),
-                    memo={"automation": f"{definition.name} {definition.version}", "requester": request.principal.id},
-                    static_summary=f"{definition.name} {definition.version} for {request.principal.id}",
-                    static_details=details,
-                    rpc_timeout=timedelta(seconds=START_S),
-                )
-            except WorkflowAlreadyStartedError:
-                return
+            await start_workflow(client, request, details)
 
     async def exists(self, run_id: str) -> bool:
         """Whether a workflow of this id was ever started (within retention). Raises Unreachable."""

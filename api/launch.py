@@ -1,8 +1,8 @@
 """Starting a run: check the request, write the run and the record of it in one transaction, then start the workflow.
 
 Nothing of a run exists in Temporal before its row and its `run.requested` record are committed. Whatever dies between
-the two leaves a row that a repeated request with the same Idempotency-Key starts, and never starts twice: the workflow
-id is the run id, which the reservation of the key fixed in that same transaction.
+the two leaves a row that a repeated request with the same Idempotency-Key starts, or else the keeper, and never twice:
+the workflow id is the run id, which the reservation of the key fixed in that same transaction.
 """
 
 import hashlib
@@ -23,13 +23,14 @@ from api.views import run_out
 from policies.decision import Principal
 from policies.switches import refused_run
 from tools.contract import JsonObject, Strict, Wire, canonical_json
+from worker.starting import details_of, request_of
 from worker.store.audit import AuditEvent
 from worker.store.events import closed_id
 from worker.store.idempotency import Reservation, ReserveState, StoredResponse
 from worker.store.ids import new_id
 from worker.store.outbox import Outbox, run_closed
 from worker.store.runs import Run
-from workflows.contracts import FileRef, Phase, Rung, RunRef, RunRequest, RunResult
+from workflows.contracts import FileRef, Phase, Rung, RunRef, RunResult
 from workflows.spec import AutomationSpec
 
 log = structlog.get_logger(__name__)
@@ -224,17 +225,10 @@ async def _write(services: Services, conn: AsyncConnection, principal: Principal
 async def _start(services: Services, checked: Checked, run: Run, reservation: Reservation | None) -> None:
     if run.phase is not Phase.QUEUED:
         return  # an earlier request with this key got it started before it died
-    request = RunRequest(
-        run_id=run.id,
-        principal=run.principal,  # as first authenticated: the run's first step compares
-        automation=checked.spec,
-        inputs=run.inputs,
-        files=run.files,
-        answer_keys=dict(services.public_keys),
-        sandbox_wait_s=services.settings.sandbox_wait_s,
-    )
+    request = request_of(run, checked.spec, services.public_keys, services.settings.sandbox_wait_s)
+    url = f"http://{services.settings.api_host}:{services.settings.api_port}{run_link(run.id)}"
     try:
-        await services.gateway.start(request, _details(services, run))
+        await services.gateway.start(request, details_of(run, url))
     except Exception as error:
         sent = isinstance(error, Unreachable) and error.sent
         if reservation is not None:
@@ -285,14 +279,3 @@ async def close_unstarted(services: Services, run: Run, phase: Phase, reason: st
             conn=conn,
         )
     return True
-
-
-def _details(services: Services, run: Run) -> str:
-    """Markdown for the Temporal UI."""
-    settings = services.settings
-    link = f"http://{settings.api_host}:{settings.api_port}{run_link(run.id)}"
-    files = ", ".join(f"`{f.name}`" for f in run.files[:10]) or "none"
-    return (
-        f"**{run.automation} {run.automation_version}** for `{run.requester}` (tenant `{run.tenant}`)\n\n"
-        f"- run: [{run.id}]({link})\n- events: `{run_link(run.id, 'events')}`\n- files: {files}\n"
-    )

@@ -53,18 +53,23 @@ class Catalog:
         Raises AutomationError with everything wrong in all files (nothing is loaded in part), StoreUnavailable when the
         blobs cannot be written.
         """
-        specs = {name: tool.spec for name, tool in tools.items()}
-        automations = read_all(automation_paths(home), specs)
+        known = {name: tool.spec for name, tool in tools.items()}
+        automations = specs(home, known)
         for name, tool in tools.items():
             stored = (await blobs.put(tool.program)).sha256
             other = None if tool.reconcile is None else (await blobs.put(tool.reconcile)).sha256
             if (stored, other) != (tool.spec.program_sha256, tool.spec.reconcile_sha256):
                 raise ValueError(f"tool {name}: its program does not have the digest its manifest was resolved with")
-        return cls({a.name: resolve(a, tuple(specs[t] for t in a.tools)) for a in automations}, specs)
+        return cls(automations, known)
 
     def get(self, name: str) -> AutomationSpec | None:
         """The automation of that name, or None."""
         return self.automations.get(name)
+
+
+def specs(home: Path | None, tools: Mapping[str, ToolSpec]) -> dict[str, AutomationSpec]:
+    """Every automation of an installation, bound to its tools. Raises AutomationError with everything wrong."""
+    return {a.name: resolve(a, tuple(tools[t] for t in a.tools)) for a in read_all(automation_paths(home), tools)}
 
 
 def automation_paths(home: Path | None) -> list[Path]:

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from api.commands import sweep
 from api.commands.output import moment, pretty, put, put_fields, put_json, put_table, say, visible
 from api.commands.session import CommandError, Exit, Json, session
 
-app = typer.Typer(no_args_is_help=True, help="Runs: list, show, cancel, events, artifacts.")
+app = typer.Typer(no_args_is_help=True, help="Runs: list, show, cancel, events, artifacts, sweep.")
+app.command()(sweep.sweep)
 RunId = Annotated[str, typer.Argument(help="Id of the run (run_...).")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
 Obj = dict[str, Any]

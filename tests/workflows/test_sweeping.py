@@ -1,5 +1,6 @@
 """Promises: whatever a crash left between store and Temporal is repaired, on record, and what is well is left alone."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,20 +12,28 @@ from tests.workflows.house import OLGA, House, Started, automation
 from worker.activities.records import RecordActivities
 from worker.keeper.sweeping import Sweeping
 from worker.sandbox.workspace import Workspaces
+from worker.starting import Starting
 from worker.store.ids import new_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run
+from worker.store.signing import PublicKeys
+from worker.store.switches import Switches
 from worker.store.tables import approval
-from workflows.contracts import ApprovalRequest, ApprovalState, Phase
+from workflows.contracts import ApprovalRequest, ApprovalState, Phase, RunResult
+from workflows.spec import AutomationSpec
 
 
-def sweeping(house: House, **changes: Any) -> Sweeping:
+def sweeping(house: House, *known: AutomationSpec, **changes: Any) -> Sweeping:
     async def connect() -> Client:
         return house.client
 
+    starting = Starting(
+        Switches(house.db, house.audit), PublicKeys(house.settings.keys), lambda: {spec.name: spec for spec in known},
+        sandbox_wait_s=60,
+    )  # fmt: skip
     records = RecordActivities(house.audit, house.runs, house.approvals, Ledger(house.db, house.audit), {})
     ages = {"settled": timedelta(0), "never_started": timedelta(0), "lost": timedelta(days=1), **changes}
-    return Sweeping(house.runs, house.approvals, house.audit, records, connect, **ages)
+    return Sweeping(house.runs, house.approvals, house.audit, records, connect, starting, **ages)
 
 
 async def asking(house: House, name: str) -> tuple[Started, ApprovalRequest]:
@@ -87,9 +96,9 @@ async def test_what_is_well_is_left_alone(house: House) -> None:
     await run.result()
 
 
-async def put(house: House, phase_: Phase) -> str:
+async def put(house: House, phase_: Phase, spec: AutomationSpec | None = None) -> str:
     """A run's row without a workflow, as a killed API leaves it."""
-    spec, now, run_id = automation("practice:none"), datetime.now(UTC), new_id("run")
+    spec, now, run_id = spec or automation("practice:none"), datetime.now(UTC), new_id("run")
     await house.runs.insert(
         Run(
             id=run_id, tenant=OLGA.tenant, automation=spec.name, automation_version="1.0", digest=spec.digest,
@@ -99,13 +108,58 @@ async def put(house: House, phase_: Phase) -> str:
     return run_id
 
 
-async def test_a_run_that_never_started_is_given_up_after_a_while(house: House) -> None:
-    run_id = await put(house, Phase.QUEUED)
-    await sweeping(house, never_started=timedelta(hours=1)).look()
+async def test_a_run_that_never_started_is_started_once(house: House) -> None:
+    house.provider.script("sweep-start", answer(said="late"))
+    spec = automation("practice:sweep-start")
+    run_id = await put(house, Phase.QUEUED, spec)
+    assert [(f.what, f.left) for f in await sweeping(house, spec).sweep(repair=False) if f.run_id == run_id] == [
+        ("started", True)
+    ]
     assert await phase(house, run_id) is Phase.QUEUED
-    await sweeping(house).look()
-    assert await phase(house, run_id) is Phase.FAILED
+    await asyncio.gather(sweeping(house, spec).look(), sweeping(house, spec).look())  # two keepers at once
+    result = await asyncio.wait_for(house.client.get_workflow_handle(run_id, result_type=RunResult).result(), 60)
+    assert result.output == {"said": "late"}
+    assert await phase(house, run_id) is Phase.SUCCEEDED
+    assert await repairs(house, run_id) == ["started"]
+    assert (
+        len([r for r in await house.audit.page(tenant=None, run_id=run_id, limit=100) if r.type == "run.opened"]) == 1
+    )
+
+
+async def test_a_run_that_cannot_be_started_is_given_up_after_a_while_with_the_reason(house: House) -> None:
+    spec = automation("practice:none")
+    run_id = await put(house, Phase.QUEUED, spec)
+    other = spec.model_copy(update={"digest": "0" * 64})
+    for known, why in (((), "there is no automation"), ((other,), "has changed")):
+        [found] = [
+            f for f in await sweeping(house, *known, never_started=timedelta(hours=1)).sweep() if f.run_id == run_id
+        ]
+        assert (found.what, found.left) == ("waits", True)
+        assert why in found.detail
+        assert await phase(house, run_id) is Phase.QUEUED
+    await sweeping(house, other).look()
+    row = await house.runs.get(None, run_id)
+    assert row is not None
+    assert row.result is not None
+    assert row.phase is Phase.FAILED
+    assert "it could not be started: " in str(row.result.failure)
     assert await repairs(house, run_id) == ["closed"]
+
+
+async def test_a_switch_keeps_a_run_from_being_started_late(house: House) -> None:
+    house.provider.script("sweep-held", answer(said="freed"))
+    spec = automation("practice:sweep-held", name="held-run")
+    switches = Switches(house.db, house.audit)
+    switch = await switches.set(
+        "automation", tenant=OLGA.tenant, target=spec.name, state="stop", running="pause", reason="x", by="root"
+    )
+    run_id = await put(house, Phase.QUEUED, spec)
+    [found] = [f for f in await sweeping(house, spec).sweep() if f.run_id == run_id]
+    assert (found.what, found.left, await phase(house, run_id)) == ("held", False, Phase.QUEUED)
+    await switches.advance(switch, "released", by="root", reason="over")
+    await sweeping(house, spec).look()
+    await asyncio.wait_for(house.client.get_workflow_handle(run_id).result(), 60)
+    assert await phase(house, run_id) is Phase.SUCCEEDED
 
 
 async def test_a_missing_workflow_is_no_reason_to_give_up_at_once(house: House) -> None:

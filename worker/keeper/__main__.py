@@ -17,23 +17,19 @@ from temporalio.client import Client
 from temporalio.runtime import Runtime
 
 from worker import metrics, telemetry, temporal
-from worker.activities.records import RecordActivities
 from worker.keeper.delivering import Delivering
 from worker.keeper.stopping import Stopping
-from worker.keeper.sweeping import Sweeping
+from worker.keeper.sweeping import sweeping
 from worker.notify.channels import Secrets, load
 from worker.notify.senders import senders
 from worker.sandbox.process import this_process
 from worker.settings import Settings
 from worker.storage import open_database
 from worker.store import times
-from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.database import StoreUnavailable
 from worker.store.leases import Lease
-from worker.store.ledger import Ledger
 from worker.store.outbox import Outbox
-from worker.store.runs import Runs
 from worker.store.stops import Stops
 from worker.store.switches import Switches
 
@@ -120,13 +116,10 @@ async def serve(settings: Settings) -> None:
         audit, connection = AuditLog(db), Connection(settings)
         stopping = Stopping(Switches(db, audit), Stops(db), audit, connection.client)
         delivering = Delivering(Outbox(db), senders(load(settings.home, secrets), secrets))
-        runs, approvals = Runs(db), Approvals(db)
-        records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
-        sweeping = Sweeping(runs, approvals, audit, records, connection.client)
         duties = (
             ("stopping", stopping.look, STOPPING_S),
             ("delivering", delivering.look, DELIVERING_S),
-            ("sweeping", sweeping.look, SWEEPING_S),
+            ("sweeping", sweeping(settings, db, connection.client).look, SWEEPING_S),
         )
         counting = Counting(Outbox(db), Stops(db), metrics.Metrics(Runtime.default().metric_meter))
         tasks.append(asyncio.create_task(counting.run()))

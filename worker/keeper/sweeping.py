@@ -1,11 +1,12 @@
 """Compares the store with Temporal and repairs what a crash between the two left behind.
 
-Nothing is guessed: what is closed here has no workflow that could still close it, what is written again is what the
-workflow itself says. Every repair is on record and harmless to repeat.
+Nothing is guessed: what is started was asked for, what is closed has no workflow that could still close it, what is
+written again is what the workflow itself says. Every repair is on record and harmless to repeat.
 """
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,17 +19,32 @@ from temporalio.service import RPCError, RPCStatusCode
 from tools.contract import JsonObject
 from worker.activities.records import RecordActivities
 from worker.keeper.stopping import Connect
+from worker.settings import Settings
+from worker.starting import Starting, read_definitions
 from worker.store import times
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditEvent, AuditLog
+from worker.store.database import Database
+from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
+from worker.store.signing import PublicKeys
+from worker.store.switches import Switches
 from worker.store.tables import run as table
-from workflows.contracts import QUERY_STATE, SA_PHASE, Phase, RunClosed, RunRef, RunResult, RunState
+from workflows.contracts import (
+    QUERY_STATE,
+    SA_PHASE,
+    ApprovalRequest,
+    Phase,
+    RunClosed,
+    RunRef,
+    RunResult,
+    RunState,
+)
 
 SETTLED: Final = timedelta(minutes=1)
 """Whoever changed a run so recently may still be at it."""
 NEVER_STARTED: Final = timedelta(minutes=10)
-"""As long a queued run waits for whoever asked for it to ask again with its Idempotency-Key."""
+"""As long a run that cannot be started waits for whatever hinders it to be mended."""
 LOST: Final = timedelta(hours=1)
 """As long a workflow must have been missing before its run is given up: the wrong Temporal may be configured."""
 BATCH: Final = 200
@@ -48,11 +64,26 @@ _ENDS: Final[Mapping[WorkflowExecutionStatus, tuple[Phase, str]]] = {
 log = structlog.stdlib.get_logger("gatehouse.keeper")
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A run that store and Temporal do not agree about."""
+
+    run_id: str
+    tenant: str
+    what: str
+    """`started`, `closed`, `question` (written again): what repairs it; `held`: by a switch, on purpose; `waits`: it
+    cannot be repaired yet; `not_compared`."""
+    detail: str
+    left: bool
+    """Something is left to do about it."""
+
+
 class Sweeping:
     """The duty. `records` are the recording activities, called here as the plain functions they are."""
 
     def __init__(
-        self, runs: Runs, approvals: Approvals, audit: AuditLog, records: RecordActivities, connect: Connect, *,
+        self, runs: Runs, approvals: Approvals, audit: AuditLog, records: RecordActivities, connect: Connect,
+        starting: Starting, *,
         settled: timedelta = SETTLED, never_started: timedelta = NEVER_STARTED, lost: timedelta = LOST,
     ) -> None:  # fmt: skip
         self._runs = runs
@@ -60,6 +91,7 @@ class Sweeping:
         self._audit = audit
         self._records = records
         self._connect = connect
+        self._starting = starting
         self._settled = settled
         self._never_started = never_started
         self._lost = lost
@@ -69,13 +101,20 @@ class Sweeping:
 
     async def look(self) -> None:
         """Compare every run that has not ended. Raises StoreUnavailable and what connecting raises."""
+        await self.sweep()
+
+    async def sweep(self, *, repair: bool = True) -> list[Finding]:
+        """As `look`, telling what was found. `repair` False: nothing is changed."""
         client = await self._connect()
+        found: list[Finding] = []
         after, seen = "", set[str]()
         while batch := await self._open_runs(after):
-            await asyncio.gather(*(self._check(client, run_id) for run_id in batch))
+            checked = await asyncio.gather(*(self._check(client, run_id, repair) for run_id in batch))
+            found += [finding for findings in checked for finding in findings]
             seen.update(batch)
             after = batch[-1]
         self._missing = {run_id: since for run_id, since in self._missing.items() if run_id in seen}
+        return found
 
     async def _open_runs(self, after: str) -> list[str]:
         final = [phase.value for phase in Phase if phase.final]
@@ -88,58 +127,82 @@ class Sweeping:
         async with self._runs.db.read() as conn:
             return list((await conn.execute(query)).scalars())
 
-    async def _check(self, client: Client, run_id: str) -> None:
+    async def _check(self, client: Client, run_id: str, repair: bool) -> list[Finding]:
         async with self._few:
             try:
-                await self._compare(client, run_id)
+                return await self._compare(client, run_id, repair)
             except RPCError as error:
                 log.warning("a run could not be compared", run=run_id, reason=error.message)
+                return [Finding(run_id, "", "not_compared", error.message, left=True)]
 
-    async def _compare(self, client: Client, run_id: str) -> None:
+    async def _compare(self, client: Client, run_id: str, repair: bool) -> list[Finding]:
         handle = client.get_workflow_handle(run_id)
         try:
             found = await handle.describe(rpc_timeout=RPC)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND or "namespace" in error.message.lower():
                 raise
-            await self._without_workflow(run_id)
-            return
+            return await self._without_workflow(client, run_id, repair)
         self._missing.pop(run_id, None)
         run = await self._runs.get(None, run_id)
         if run is None or run.phase.final:
-            return
+            return []
         if found.status is not None and found.status in _ENDS:
-            await self._end(run, *_ENDS[found.status])
-        elif found.typed_search_attributes.get(_PHASE) in _WAITING and not await self._has_question(run):
+            return [await self._end(run, *_ENDS[found.status], repair)]
+        if found.typed_search_attributes.get(_PHASE) in _WAITING and not await self._has_question(run):
             state = await handle.query(QUERY_STATE, result_type=RunState, rpc_timeout=RPC)
-            for question in state.waiting:
-                await self._records.open_approval(question)
-                await self._record(run, "question", {"approval_id": question.id})
+            return [await self._ask_again(run, question, repair) for question in state.waiting]
+        return []
 
-    async def _without_workflow(self, run_id: str) -> None:
+    async def _without_workflow(self, client: Client, run_id: str, repair: bool) -> list[Finding]:
         run = await self._runs.get(None, run_id)
         if run is None or run.phase.final:
-            return
-        now = times.now()
+            return []
         if run.phase is Phase.QUEUED:
-            if run.created_at <= now - self._never_started:
-                await self._end(run, Phase.FAILED, "it was asked for, but never started: ask again")
-            return
+            return [await self._start(client, run, repair)]
+        now = times.now()
         since = self._missing.setdefault(run_id, now)
         log.error("a run has no workflow in this Temporal", run=run_id, since=times.to_text(since))
+        why = "its workflow is not known to Temporal any more"
         if since <= now - self._lost:
-            await self._end(run, Phase.FAILED, "its workflow is not known to Temporal any more")
+            return [await self._end(run, Phase.FAILED, why, repair)]
+        return [Finding(run.id, run.tenant, "waits", f"{why}, or this is the wrong Temporal", left=True)]
+
+    async def _start(self, client: Client, run: Run, repair: bool) -> Finding:
+        """What was asked for starts, however late; only what cannot be started is given up."""
+        if await self._starting.held(run):
+            return Finding(run.id, run.tenant, "held", "a kill switch keeps it from starting", left=False)
+        what = "it was asked for, but its workflow was never started"
+        if not repair:
+            return Finding(run.id, run.tenant, "started", what, left=True)
+        why = await self._starting.start(client, run)
+        if why is None:
+            await self._record(run, "started", {})
+            return Finding(run.id, run.tenant, "started", what, left=False)
+        log.warning("a run cannot be started", run=run.id, reason=why)
+        if run.created_at <= times.now() - self._never_started:
+            return await self._end(run, Phase.FAILED, f"it could not be started: {why}", repair)
+        return Finding(run.id, run.tenant, "waits", why, left=True)
+
+    async def _ask_again(self, run: Run, question: ApprovalRequest, repair: bool) -> Finding:
+        if repair:
+            await self._records.open_approval(question)
+            await self._record(run, "question", {"approval_id": question.id})
+        return Finding(run.id, run.tenant, "question", f"{question.id} was missing in the list", left=not repair)
 
     async def _has_question(self, run: Run) -> bool:
         async with self._runs.db.read() as conn:
             return bool(await self._approvals.still_open(run.id, conn=conn))
 
-    async def _end(self, run: Run, phase: Phase, why: str) -> None:
+    async def _end(self, run: Run, phase: Phase, why: str, repair: bool) -> Finding:
         """Close the run as its workflow would have: its questions, its unfinished calls, its record."""
+        if not repair:
+            return Finding(run.id, run.tenant, "closed", why, left=True)
         ref = RunRef(run_id=run.id, tenant=run.tenant, automation=run.automation)
         result = RunResult(phase=phase, rung=run.rung, failure=why)
         await self._records.close_run(RunClosed(run=ref, result=result))
         await self._record(run, "closed", {"phase": phase.value, "before": run.phase.value, "failure": why})
+        return Finding(run.id, run.tenant, "closed", why, left=False)
 
     async def _record(self, run: Run, what: str, more: JsonObject) -> None:
         body: JsonObject = {"run_id": run.id, "what": what, **more}
@@ -147,3 +210,14 @@ class Sweeping:
         # Not one of the run's own records: those are complete with its `run.closed`.
         await self._audit.append(AuditEvent(event_id, "sweep.repaired", run.tenant, None, "system:keeper", body))
         log.warning("repaired", run=run.id, what=what)
+
+
+def sweeping(settings: Settings, db: Database, connect: Connect) -> Sweeping:
+    """The duty over an installation, for the keeper and the command line."""
+    audit, runs, approvals = AuditLog(db), Runs(db), Approvals(db)
+    records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
+    starting = Starting(
+        Switches(db, audit), PublicKeys(settings.keys), lambda: read_definitions(settings.home),
+        sandbox_wait_s=settings.sandbox_wait_s, api=f"http://{settings.api_host}:{settings.api_port}",
+    )  # fmt: skip
+    return Sweeping(runs, approvals, audit, records, connect, starting)
