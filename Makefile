@@ -7,7 +7,7 @@ SETUP = $(if $(PYTHON),$(PYTHON),python3) -m deploy.setup
 BIN := .venv/bin
 export LOG NAME
 
-.PHONY: help setup setup-dev demo test check lint types contracts up down doctor bench clean
+.PHONY: help setup setup-dev demo test check lint types contracts fuzz up down doctor bench clean
 
 help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ types: ## Pyright, strict
 
 contracts: ## Which package may import which
 	$(BIN)/lint-imports
+
+fuzz: setup-dev ## Send the API random requests as every role (FUZZ=300 requests an operation and role), other ones each time
+	FUZZ=$(or $(FUZZ),100) $(BIN)/python -m pytest -q --timeout 7200 tests/api/test_openapi.py -k generated
 
 up: ## Keep the system running in the foreground (Temporal, API, three workers, keeper); Ctrl-C stops it
 	@$(SETUP) --quiet

@@ -5,7 +5,6 @@ Starts whether or not Temporal answers; without a usable store or policy it does
 
 import asyncio
 import logging
-import os
 import re
 import signal
 import socket
@@ -55,13 +54,14 @@ from policies.source import SourceError
 from tools.errors import ToolError
 from worker import telemetry, temporal
 from worker.anchors import copies
+from worker.process import run
 from worker.settings import Settings
 from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
 from worker.store.keeping import Keeper
 from worker.store.keyfiles import KeyFileUnsafe
 
-log = structlog.get_logger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 PREFIX = API
 SHUTDOWN_S = 10
@@ -232,7 +232,7 @@ async def serve(settings: Settings) -> None:
             await asyncio.gather(keeping, return_exceptions=True)
 
 
-def main() -> int:
+def main() -> None:
     """Serve until SIGTERM or SIGINT, then 0. Status 1, after one line that says why, when it cannot start."""
     settings = Settings()
     telemetry.configure(settings.log_level.upper(), process="api", redacts=temporal.redactor(settings))
@@ -240,14 +240,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn drains on a signal and then raises it anew; drained is how this process is meant to end.
         signal.signal(number, _drained)
-    try:
-        asyncio.run(serve(settings))
-    except _CANNOT_OPEN as error:
-        log.error("api.cannot_start", reason=str(error))  # noqa: TRY400  (the reason names file or address)
-        return 1
-    except SystemExit:  # uvicorn's word for a taken port; it has said so
-        return 1
-    return 0
+    run(serve(settings), log, fault="api.cannot_start", plain=_CANNOT_OPEN)
 
 
 def _drained(number: int, _frame: FrameType | None) -> None:
@@ -267,7 +260,4 @@ _CANNOT_OPEN = (
 
 
 if __name__ == "__main__":
-    status = main()
-    logging.shutdown()
-    # Not sys.exit: the Temporal SDK's runtime can abort the process (SIGABRT) while the interpreter winds down.
-    os._exit(status)
+    main()

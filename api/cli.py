@@ -81,10 +81,22 @@ def main() -> None:
         say(f"{paint('error', 'red', sys.stderr)}: {error.problem}")
         if error.remedy:
             say(f"  what to do: {error.remedy}")
-        sys.exit(int(error.code))
+        _leave(int(error.code))
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        _leave(ended.code or 0)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+
+
+def _leave(status: int) -> None:
+    if "temporalio.bridge" in sys.modules:
+        from worker.process import leave  # noqa: PLC0415  (only a command that spoke to Temporal must end so)
+
+        leave(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

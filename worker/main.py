@@ -9,10 +9,7 @@ Each process imports only what its queue needs. SIGTERM and SIGINT drain it: wor
 import argparse
 import asyncio
 import dataclasses
-import logging
 import os
-import signal
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -25,6 +22,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from worker import metrics, telemetry, temporal
+from worker.process import run, stop_signal
 from worker.settings import Settings
 from worker.store.signing import PublicKeys
 from workflows.contracts import QUEUE_MODELS, QUEUE_RUNS, QUEUE_SANDBOX
@@ -45,9 +43,7 @@ log = structlog.stdlib.get_logger("gatehouse.worker")
 
 async def serve(queue: Queue, settings: Settings) -> None:
     """Poll the queue until a signal comes, then drain. Raises what makes it impossible to start (policy, store)."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signal()
     client = await _connected(settings, stop)
     if client is None:
         return
@@ -259,17 +255,12 @@ def main() -> None:
     queue = cast("Queue", parser.parse_args().queue)
     settings = Settings()
     telemetry.configure(settings.log_level, process=f"worker-{queue}", redacts=temporal.redactor(settings))
-    status = 0
-    try:
-        metrics.serve(settings, queue)
-        asyncio.run(serve(queue, settings))
-    except Exception:
-        log.exception("cannot go on", queue=queue)
-        status = 1
-    logging.shutdown()
-    sys.stdout.flush()
-    # Not sys.exit: the Temporal SDK's runtime can abort the process (SIGABRT) while the interpreter winds down.
-    os._exit(status)
+    run(_measured(queue, settings), log.bind(queue=queue))
+
+
+async def _measured(queue: Queue, settings: Settings) -> None:
+    metrics.serve(settings, queue)
+    await serve(queue, settings)
 
 
 if __name__ == "__main__":

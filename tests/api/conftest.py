@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.api.running import Api, running
+from tests.api.running import Api, running, staffed
 from tests.fixtures.temporal import TemporalServer
 
 
@@ -13,6 +13,13 @@ from tests.fixtures.temporal import TemporalServer
 async def api(tmp_path_factory: pytest.TempPathFactory, temporal_server: TemporalServer) -> AsyncIterator[Api]:
     """Serving, connected to a real Temporal server; no workers, so runs stay queued."""
     async with running(tmp_path_factory.mktemp("api"), temporal_server.address) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """An API with workers: what is asked for runs."""
+    async with staffed(tmp_path_factory.mktemp("house")) as found:
         yield found
 
 

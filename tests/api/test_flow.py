@@ -2,20 +2,12 @@
 expired never; an edited call runs as edited; one answer counts, whoever sends how many; the requester cannot answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.api.running import Api, Json, staffed
+from tests.api.running import Api, Json
 from tests.api.test_events import read
-
-
-@pytest.fixture(scope="module")
-async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
-    async with staffed(tmp_path_factory.mktemp("flow")) as api:
-        yield api
 
 
 async def asked(api: Api, automation: str = "tidy", requester: str = "operator", **more: Any) -> tuple[str, Json]:

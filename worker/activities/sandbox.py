@@ -25,6 +25,7 @@ from tools.contract import (
     arguments_digest,
     canonical_json,
 )
+from worker import telemetry
 from worker.activities.brake import Brake
 from worker.activities.means import Means, NotGiven, nothing
 from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, shown, told
@@ -124,6 +125,7 @@ class SandboxActivities:
     @activity.defn(name="tool.run")
     async def run_tool(self, run: ToolRun) -> ToolResult:
         """See the port."""
+        telemetry.bind_call(run.call.id)
         _refuse_unsound(run)
         async with _heartbeats(), _faults():
             attempt = _Attempt(self, run, activity.info().attempt)

@@ -7,9 +7,6 @@ end it; a kill loses nothing.
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-import sys
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -22,6 +19,7 @@ from worker.keeper.stopping import Stopping
 from worker.keeper.sweeping import sweeping
 from worker.notify.channels import Secrets, load
 from worker.notify.senders import senders
+from worker.process import run, stop_signal
 from worker.sandbox.process import this_process
 from worker.settings import Settings
 from worker.storage import open_database
@@ -105,9 +103,8 @@ class Counting:
 
 async def serve(settings: Settings) -> None:
     """Do every duty until a signal comes. Raises what makes it impossible to start."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics.serve(settings, "keeper")
+    stop = stop_signal()
     db, me, secrets = open_database(settings), this_process(), Secrets()
     tasks: list[asyncio.Task[None]] = []
     leases: list[Lease] = []
@@ -145,17 +142,7 @@ def main() -> None:
     settings = Settings()
     telemetry.configure(settings.log_level, process="keeper", redacts=temporal.redactor(settings))
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    status = 0
-    try:
-        metrics.serve(settings, "keeper")
-        asyncio.run(serve(settings))
-    except Exception:
-        log.exception("cannot go on")
-        status = 1
-    logging.shutdown()
-    sys.stdout.flush()
-    # Not sys.exit: the Temporal SDK's runtime can abort the process (SIGABRT) while the interpreter winds down.
-    os._exit(status)
+    run(serve(settings), log)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_type_hints
 
 import pytest
+import structlog
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -270,11 +271,18 @@ async def test_cancel_kills_the_box_and_heartbeats_told_of_life(desk: Desk, sand
     order = await desk.order(SLEEP)
     beats: list[float] = []
     env = environment()
-    env.on_heartbeat = lambda *_: beats.append(time.monotonic())
+    named: set[object] = set()
+
+    def beat(*_: object) -> None:
+        beats.append(time.monotonic())
+        named.add(structlog.contextvars.get_contextvars().get("call"))
+
+    env.on_heartbeat = beat
     task = asyncio.create_task(env.run(desk.activities.run_tool, order))
     await standing(desk, order)
     await asyncio.sleep(1.1)
     assert len(beats) >= 2
+    assert named == {order.call.id}, "log lines name their call"
     started = time.monotonic()
     env.cancel()
     with pytest.raises(asyncio.CancelledError):
