@@ -6,6 +6,7 @@ too; plain are ids, types, search attributes and claims.
 """
 
 import asyncio
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -82,11 +83,19 @@ class TemporalUnavailable(Exception):  # noqa: N818  (says what is the case)
 
 
 def redactor(settings: Settings) -> Redactor:
-    """Takes out secrets, those this process was started with in every spelling, and personal data as is set."""
+    """Takes out secrets, those this process was started with in every spelling, and personal data as is set.
+
+    The same settings give the same redactor: what it learns goes out of logs, failures, records and views alike.
+    """
     held = [value for name in type(settings).model_fields if isinstance(value := getattr(settings, name), SecretStr)]
     password = urlsplit(settings.sql_url).password
     known = [secret.get_secret_value() for secret in held] + ([unquote(password)] if password else [])
-    return Redactor(known, private=settings.privacy == "personal")
+    return _redactor(tuple(known), settings.privacy == "personal")
+
+
+@functools.lru_cache(maxsize=16)
+def _redactor(known: tuple[str, ...], private: bool) -> Redactor:
+    return Redactor(known, private=private)
 
 
 def data_converter(blobs: Blobs, redacts: Redactor, codec: PayloadCodec) -> DataConverter:
