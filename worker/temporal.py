@@ -37,7 +37,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from policies.redaction import Redactor
 from worker.artifacts import open_blobs
 from worker.codec import EncryptingCodec
-from worker.encryption import open_keyring
+from worker.encryption import open_keyring, strict
 from worker.settings import Settings
 from worker.store.blobs import Blobs
 from workflows import contracts
@@ -121,7 +121,7 @@ async def connect(
 ) -> Client:
     """A client for this installation. Raises TemporalUnavailable when the server does not answer within `timeout`, and
     KeyringError when payloads could not be encrypted."""
-    codec = EncryptingCodec(open_keyring(settings), settings.temporal_namespace)
+    codec = EncryptingCodec(open_keyring(settings), settings.temporal_namespace, strict=strict(settings))
     converter = data_converter(open_blobs(settings), redactor(settings), codec)
     try:
         async with asyncio.timeout(timeout.total_seconds()):
