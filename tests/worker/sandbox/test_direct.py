@@ -120,6 +120,6 @@ async def test_numbers_are_true(sandbox_data: Path) -> None:
     )
     _, result = await gatehouse(sandbox_data, "--", "python3", "-c", source)
     assert result["outcome"] == "ok"
-    assert 0.4 <= result["cpu_seconds"] < 1.5
+    assert 0.4 <= result["cpu_seconds"] < 5
     assert 60 << 20 < result["peak_memory_bytes"] < 120 << 20
     assert result["duration_seconds"] >= 0.4

@@ -60,7 +60,7 @@ async def test_box_of_a_killed_worker_ends_by_itself(sandbox: Sandbox, sandbox_d
     worker.wait()
     started = time.monotonic()
     while await leftovers(sandbox, "run_killed"):
-        assert time.monotonic() - started < 20  # its heartbeat is 1 s, its program 100 s
+        assert time.monotonic() - started < 60  # its heartbeat is 1 s, its program 100 s
         await asyncio.sleep(0.1)
 
 

@@ -98,7 +98,7 @@ async def mapped(remapped: OwnEngine) -> AsyncIterator[ProvenSandbox]:
 
 
 def job(probe: Probe) -> Job:
-    limits = Limits.model_validate({"timeout_s": 20, **probe.limits})
+    limits = Limits.model_validate({"timeout_s": 60, **probe.limits})
     return Job("run_runtime", "k", probe.source.encode(), b"", limits)
 
 
@@ -151,7 +151,7 @@ SHUT = (
 async def test_probes_find_nothing(guarded: ProvenSandbox, name: str) -> None:
     # What gVisor's kernel does not show of a process is no way out of it.
     source = PROBES[name].source.replace("if 'NoNewPrivs:\\t1' not in s: won('new privileges')", "")
-    ran = await guarded.run(Job("run_runtime", "k", source.encode(), b"", Limits(timeout_s=20)))
+    ran = await guarded.run(Job("run_runtime", "k", source.encode(), b"", Limits(timeout_s=60)))
     assert b"ESCAPED" not in ran.stdout, ran
 
 
@@ -233,9 +233,9 @@ async def test_files_are_carried_over_the_mapping(mapped: ProvenSandbox, tmp_pat
 
 
 async def test_the_way_out_leads_through_the_mapping(mapped: ProvenSandbox, sites: Sites, tmp_path: Path) -> None:
-    source = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}/', timeout=10).read().decode())"
+    source = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}/', timeout=30).read().decode())"
     async with Egress(tmp_path / "egress", resolve=sites.resolve).open(Grant(rules([f"{HOST}:80"]))) as way:
-        ran = await mapped.run(through(Job("r", "k", source.encode(), b"", Limits(timeout_s=20)), way))
+        ran = await mapped.run(through(Job("r", "k", source.encode(), b"", Limits(timeout_s=60)), way))
     assert ran.stdout == b"hello\n", ran
 
 

@@ -24,7 +24,7 @@ BY_NAME = {probe.name: probe for probe in ALL}
 
 
 def job(probe: Probe) -> Job:
-    limits = Limits.model_validate({"timeout_s": 60 if probe.holds else 10, **probe.limits})
+    limits = Limits.model_validate({"timeout_s": 120 if probe.holds else 60, **probe.limits})
     return Job("run_abuse", "abuse", probe.program.encode(), b"", limits)
 
 
@@ -87,9 +87,9 @@ async def test_cold(sandbox: Sandbox, probes: tuple[Probe, ...]) -> None:
 async def test_from_the_pool(pooled: Sandbox, probes: tuple[Probe, ...]) -> None:
     async def run(probe: Probe) -> tuple[Ran, Seen | None]:
         pooled.pool.want(await pooled.kind(job(probe)))
-        await pooled.pool.full(20)
+        await pooled.pool.full(60)
         while not (ran := await watched(pooled, probe))[0].pooled:
-            await pooled.pool.full(20)
+            await pooled.pool.full(60)
         return ran
 
     assert await failures(run, probes) == []
