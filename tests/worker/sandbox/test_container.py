@@ -191,7 +191,9 @@ async def test_labels_name_run_call_and_deadline(sandbox: Sandbox) -> None:
     seen: list[dict[str, str]] = []
 
     async def look(_: str) -> None:
-        for container in await sandbox.engine.find_containers({names.LABEL_RUN: "run_labels"}):
+        for container in await sandbox.engine.find_containers(
+            {names.LABEL_OWNER: sandbox.owner, names.LABEL_RUN: "run_labels"}
+        ):
             labels = container["Labels"]
             assert isinstance(labels, dict)
             seen.append({name: str(value) for name, value in labels.items()})

@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures import own_engine
 from tests.fixtures.egress import HOST, Sites
 from tests.fixtures.own_engine import OwnEngine
-from tests.fixtures.sandbox import leftovers
+from tests.fixtures.sandbox import leftovers, nothing_left
 from tests.worker.sandbox.abuse.probes import BOMBS, ESCAPES, INIT, Probe
 from tools.contract import JsonObject, Limits
 from tools.egress import rules
@@ -83,7 +83,7 @@ async def guarded(gvisor: OwnEngine) -> AsyncIterator[ProvenSandbox]:
         await opened.prove()
         yield opened
         await opened.close()
-        assert await leftovers(opened) == []
+        await nothing_left(opened)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def mapped(remapped: OwnEngine) -> AsyncIterator[ProvenSandbox]:
         await opened.prove()
         yield opened
         await opened.close()
-        assert await leftovers(opened) == []
+        await nothing_left(opened)
 
 
 def job(probe: Probe) -> Job:

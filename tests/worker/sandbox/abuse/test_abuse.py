@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from tests.fixtures.sandbox import leftovers
+from tests.fixtures.sandbox import nothing_left
 from tests.worker.sandbox.abuse import host
 from tests.worker.sandbox.abuse.host import HOLD, Observer, Seen
 from tests.worker.sandbox.abuse.probes import ALL, BOXES, SYSTEM_CALLS, Probe
@@ -34,7 +34,7 @@ async def pooled(engine: Engine, sandbox_data: Path) -> AsyncIterator[Sandbox]:
     opened = Sandbox(engine, data=sandbox_data, owner=installation_id(sandbox_data), pool=settings)
     yield opened
     await opened.close()
-    assert await leftovers(opened) == []
+    await nothing_left(opened)
 
 
 def test_there_are_enough_and_no_two_are_called_the_same() -> None:

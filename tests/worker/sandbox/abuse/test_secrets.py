@@ -20,7 +20,7 @@ from worker.activities.means import Means
 from worker.activities.sandbox import SandboxActivities
 from worker.sandbox.container import Ending, Job, Ran, Sandbox
 from worker.sandbox.egress import Egress
-from worker.sandbox.engine import Engine, installation_id
+from worker.sandbox.engine import LABEL_OWNER, LABEL_RUN, Engine, installation_id
 from worker.sandbox.pool import PoolSettings
 from worker.sandbox.scrubbing import Scrubber
 from worker.sandbox.secrets import EnvironmentSecrets, Secrets
@@ -158,7 +158,7 @@ async def test_nothing_of_a_secret_is_in_what_the_engine_knows(sandbox: Sandbox)
     """Inspect, labels, command line, environment: what everybody with the engine can read."""
     engine = sandbox.engine
     async with holding(sandbox, Job("run_inspected", "k", SLEEP, b"{}", LIMITS, secrets={"mine": OWN})):
-        found = await engine.find_containers({"gatehouse.run": "run_inspected"})
+        found = await engine.find_containers({LABEL_OWNER: sandbox.owner, LABEL_RUN: "run_inspected"})
         inspected = [str(await engine.call(lambda api, f=f: api.inspect_container(str(f["Id"])))) for f in found]
     assert inspected
     assert not [text for text in inspected if OWN.decode() in text or base64.b64encode(OWN).decode() in text]
