@@ -71,7 +71,8 @@ async def test_many_are_answered_at_once_and_each_by_itself(house: Api, cli: Cli
 async def test_grants_and_stand_ins(house: Api, cli: Cli, tmp_path: Path) -> None:
     arguments = tmp_path / "arguments.json"
     arguments.write_text(json.dumps({"paths": "*"}))
-    wanted = ("approvals", "grants", "create", "elsewhere", "delete_files", "--arguments", str(arguments), "--reason", "x")
+    wanted = ["approvals", "grants", "create", "elsewhere", "delete_files", "--reason", "x"]
+    wanted += ["--arguments", str(arguments)]
     made, denied, away = await asyncio.gather(
         cli("admin", *wanted, "--uses", "3", "--json"),
         cli("approver", *wanted),

@@ -30,6 +30,7 @@ from worker.store.runs import Run, Runs
 from worker.store.signing import PublicKeys
 from worker.store.switches import Switches
 from worker.store.tables import run as table
+from worker.temporal import redactor
 from workflows.contracts import (
     QUERY_STATE,
     SA_PHASE,
@@ -215,7 +216,7 @@ class Sweeping:
 def sweeping(settings: Settings, db: Database, connect: Connect) -> Sweeping:
     """The duty over an installation, for the keeper and the command line."""
     audit, runs, approvals = AuditLog(db), Runs(db), Approvals(db)
-    records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
+    records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {}, redact=redactor(settings).json)
     starting = Starting(
         Switches(db, audit), PublicKeys(settings.keys), lambda: read_definitions(settings.home),
         sandbox_wait_s=settings.sandbox_wait_s, api=f"http://{settings.api_host}:{settings.api_port}",
