@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from api.answers import ANSWER_LIFE, Digest, OnBehalf, absent_of, await_row, deliver
-from api.errors import not_found
-from api.refusals import refuse
+from api.errors import Refused, not_found
+from api.refusals import record_refusal, refuse
 from api.services import Services
 from policies.approval import action_refusal
 from policies.decision import Principal
@@ -44,6 +44,15 @@ class EscalateIn(Strict):
 
 Kind = Literal["ask", "reply", "delegate", "escalate"]
 
+_SENSELESS = {
+    "escalate": (
+        "the rule that asks names no further group to escalate to",
+        "answer it, delegate it, or let its deadline decide",
+    ),
+    "delegate": ("nobody else is named who could answer", "give another person's principal id"),
+}
+"""What `invalid_arguments` means for what has no arguments of a call."""
+
 
 async def give_action(
     services: Services, principal: Principal, approval_id: str, kind: Kind, body: SayIn | DelegateIn | EscalateIn
@@ -65,6 +74,10 @@ async def give_action(
         )
     )  # fmt: skip
     early = action_refusal(row.request, action, services.public_keys, now, row.state.value, row.progress)
+    if early == AnswerRefused.INVALID_ARGUMENTS:
+        await record_refusal(services, row, principal, AnswerRefused(early))
+        detail, remedy = _SENSELESS[kind]
+        raise Refused(422, early, detail, remedy=remedy)
     if early is not None:
         await refuse(services, row, principal, AnswerRefused(early))
     accepted = await deliver(services, row, principal, services.gateway.act(action, _update_id(action, row)))

@@ -151,7 +151,7 @@ def create_stand_in(
     if absent is not None:
         body["absent"] = {"id": absent, "roles": role or []}
     elif role:
-        raise CommandError("--role belongs to --absent", code=Exit.USAGE)
+        raise CommandError("--role belongs to --absent", "name the person with --absent", Exit.USAGE)
     found = session(ctx).client().post("/delegations", body)
     put_json(found) if json_ else say(
         f"{found['id']}: {person} answers for {found['absent']['id']} until {moment(found['until'])}"

@@ -109,7 +109,7 @@ def edited_arguments(found: Obj, edit: Path | None, changes: list[str]) -> Obj |
     if edit is None and not changes:
         return None
     if not found.get("call"):
-        raise CommandError("this question has no arguments to edit", code=Exit.USAGE)
+        raise CommandError("this question has no arguments to edit", "approve it without --edit and --set", Exit.USAGE)
     edited = read_object(edit, "--edit") if edit else dict(found["call"]["arguments"])
     for change in changes:
         name, equals, text = change.partition("=")
@@ -193,7 +193,7 @@ def read_object(path: Path, option: str) -> Obj:
     except (OSError, ValueError) as error:
         raise CommandError(f"{option} {path}: {error}", "give a file that holds one JSON object", Exit.USAGE) from None
     if not isinstance(found, dict):
-        raise CommandError(f"{option} {path}: not a JSON object", code=Exit.USAGE)
+        raise CommandError(f"{option} {path}: not a JSON object", "give a file that holds one JSON object", Exit.USAGE)
     return found  # pyright: ignore[reportUnknownVariableType]
 
 

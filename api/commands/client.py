@@ -74,7 +74,8 @@ class Client:
     def upload(self, path: Path) -> Obj:
         """Send one file; its `id` is what a run takes."""
         if not path.is_file():
-            raise CommandError(f"--file {path}: {'not a file' if path.exists() else 'no such file'}", code=Exit.USAGE)
+            why = "not a file" if path.exists() else "no such file"
+            raise CommandError(f"--file {path}: {why}", "name a file that exists", Exit.USAGE)
         try:
             with path.open("rb") as source:
                 return self._object(

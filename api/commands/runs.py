@@ -25,12 +25,12 @@ def parse_inputs(pairs: list[str]) -> Obj:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise CommandError(f"--input {pair}: not of the form name=value", code=Exit.USAGE)
+            raise CommandError(f"--input {pair}: not of the form name=value", "--input pattern=ERROR", Exit.USAGE)
         if text.startswith("@"):
             try:
                 text = Path(text[1:]).read_text()
             except OSError as error:
-                raise CommandError(f"--input {name}: {error}", code=Exit.USAGE) from None
+                raise CommandError(f"--input {name}: {error}", "name a readable file", Exit.USAGE) from None
         try:
             found[name] = json.loads(text)
         except ValueError:

@@ -81,7 +81,9 @@ def release(ctx: typer.Context, switch_id: Id, reason: Reason, yes: Yes = False,
     client = session(ctx).client()
     found = _get(client, switch_id)
     if found["state"] == "released":
-        raise CommandError(f"{switch_id} is released already", code=Exit.USAGE)
+        raise CommandError(
+            f"{switch_id} is released already", "`gatehouse switches list` shows what is in force", Exit.USAGE
+        )
     if not yes:
         import sys
 

@@ -39,7 +39,7 @@ async def test_people_talk_about_a_question(house: Api, cli: Cli) -> None:
         cli("approver", "approvals", "ask", "run_none.1", "?"),
     )
     assert handed.code == 0, handed.err
-    refused(further, 2, "invalid_arguments")
+    refused(further, 2, "invalid_arguments", "no further group")
     refused(stranger, 3, "approver")
     refused(nowhere, 1, "not_found")
     shown = await cli("approver", "approvals", "show", found)
@@ -49,11 +49,11 @@ async def test_people_talk_about_a_question(house: Api, cli: Cli) -> None:
     carla = await house.client("carla", "viewer", "approver")
     assert carla is not None
     glass = await cli("approver", "approvals", "approve", found, "--break-glass", "--reason", "fire", "--yes")
-    refused(glass, 3, "break-glass")
+    refused(glass, 3, "not_an_approver")
     answered = await cli("carla", "approvals", "approve", found, "--yes", "--reason", "fine")
     assert answered.code == 0, answered.err
     assert f"{found} is approved" in answered.err
-    refused(await cli("approver", "approvals", "reply", found, "late"), 1, "already_decided")
+    refused(await cli("approver", "approvals", "ask", found, "late"), 1, "already_decided")
 
 
 async def test_many_are_answered_at_once_and_each_by_itself(house: Api, cli: Cli) -> None:
