@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from api.commands import answering
-from api.commands.output import moment, paint, pretty, put, put_fields, put_json, put_table, say, until
+from api.commands.output import moment, paint, pretty, put, put_fields, put_json, put_table, say, until, visible
 from api.commands.session import CommandError, Exit, Json, Yes, session
 
 app = typer.Typer(no_args_is_help=True, help="Approvals: list, show, approve, deny, and all that may come between.")
@@ -152,9 +152,9 @@ def put_question(found: Obj) -> None:
         put(paint("exactly these arguments:", "bold"))
         put(pretty(call["arguments"]))
     for remark in found["conversation"]:
-        put(f"{remark['by']} ({remark['kind']}): {remark['text']}")
+        put(visible(f"{remark['by']} ({remark['kind']}): {remark['text']}", lines=True))
     for handed in found["delegated_to"]:
-        put(f"{handed['by']} lets {handed['to']} answer")
+        put(visible(f"{handed['by']} lets {handed['to']} answer"))
     answer: Obj | None = found.get("answer")
     if answer:
         who = answer.get("principal")

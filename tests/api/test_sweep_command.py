@@ -4,13 +4,20 @@ look, starts what never started, and its exit status says whether something is l
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from tests.api.running import HOME, Api
+from tests.api.running import HOME, Api, running
 from tests.api.test_cli import Done, command
+from tests.fixtures.temporal import TemporalServer
 from workflows.contracts import Phase
 
 
-async def test_a_run_left_behind_by_a_crash_is_started(api: Api) -> None:
+async def test_a_run_left_behind_by_a_crash_is_started(tmp_path: Path, temporal_server: TemporalServer) -> None:
+    async with running(tmp_path, temporal_server.address) as api:
+        await _left_behind(api)
+
+
+async def _left_behind(api: Api) -> None:
     operator, before = await api.client("operator"), datetime.now(UTC) - timedelta(hours=1)
     spec = api.services.catalog.automations["tidy"]
     left = await api.put_run(requester="operator", digest=spec.digest, created_at=before, updated_at=before)
@@ -20,6 +27,7 @@ async def test_a_run_left_behind_by_a_crash_is_started(api: Api) -> None:
         settings = api.settings
         env = {"GATEHOUSE_DATA": str(settings.data), "GATEHOUSE_HOME": str(HOME)}
         env |= {"GATEHOUSE_TEMPORAL_ADDRESS": settings.temporal_address}
+        env |= {"GATEHOUSE_TEMPORAL_NAMESPACE": settings.temporal_namespace}
         return await asyncio.to_thread(command, "runs", "sweep", *options, **env)
 
     looked = await sweep("--check")

@@ -40,7 +40,6 @@ async def ids(api: Api, admin: httpx.AsyncClient) -> AsyncIterator[dict[str, str
     }  # fmt: skip
     state = {"state": "stop", "reason": "over"}
     assert (await admin.post(f"/switches/{switch_id}/release", json=state)).status_code == 200
-    assert (await admin.post(f"/switches/{switch_id}/release", json=state | {"state": "safe_mode"})).status_code == 200
 
 
 async def ask(client: httpx.AsyncClient, name: str, route: APIRoute, ids: dict[str, str]) -> httpx.Response:
