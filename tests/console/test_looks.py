@@ -1,4 +1,4 @@
-"""Promises: every page can be used by everybody (axe finds nothing serious, in light, in dark and on a phone), and is drawn
+"""Promises: every page can be used by everybody (axe finds nothing serious: light, dark, phone), and is drawn
 without a fault of its scripts. The pictures are kept under test-output/console, to be looked at."""
 
 import pytest
