@@ -152,7 +152,7 @@ def put_question(found: Obj) -> None:
         put(paint("exactly these arguments:", "bold"))
         put(pretty(call["arguments"]))
     for remark in found["conversation"]:
-        put(visible(f"{remark['by']} ({remark['kind']}): {remark['text']}", lines=True))
+        put(visible(f"{remark['by']} ({remark['kind']}): {remark['text']}"))
     for handed in found["delegated_to"]:
         put(visible(f"{handed['by']} lets {handed['to']} answer"))
     answer: Obj | None = found.get("answer")
