@@ -3,7 +3,8 @@
 One method for each operation of the API, called as in its OpenAPI document. Needs httpx and pydantic, nothing else.
 """
 
-from gatehouse_client.client import Gatehouse
+from typing import TYPE_CHECKING
+
 from gatehouse_client.problems import (
     AuthenticationError,
     ConflictError,
@@ -20,6 +21,9 @@ from gatehouse_client.problems import (
     UnexpectedAnswerError,
     UnreachableError,
 )
+
+if TYPE_CHECKING:
+    from gatehouse_client.client import Gatehouse
 
 __all__ = [
     "AuthenticationError",
@@ -38,3 +42,12 @@ __all__ = [
     "UnexpectedAnswerError",
     "UnreachableError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when first asked for: its models take a while, and who only wants the errors need not wait.
+    if name == "Gatehouse":
+        from gatehouse_client.client import Gatehouse  # noqa: PLC0415
+
+        return Gatehouse
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

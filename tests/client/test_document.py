@@ -193,7 +193,7 @@ def test_the_client_needs_nothing_of_ours(tmp_path: Path) -> None:
     import gatehouse_client  # noqa: PLC0415
 
     shutil.copytree(Path(gatehouse_client.__file__).parent, tmp_path / "gatehouse_client")
-    probe = "import gatehouse_client, sys; print(*{m.partition('.')[0] for m in sys.modules})"
+    probe = "import sys; from gatehouse_client import Gatehouse; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"api", "worker", "workflows", "policies", "tools", "fastapi", "temporalio", "sqlalchemy"}
