@@ -174,7 +174,8 @@ async def test_what_a_revoked_key_signed_runs_nothing(house: House) -> None:
     revoke(house.settings.keys, stolen.key_id)
     assert stolen.key_id not in public_keys(house.settings.keys)
     try:
-        await house.send(run, stolen.sign_answer(house.signed(question, "approve")))
+        with pytest.raises(WorkflowUpdateFailedError, match="could not be recorded"):
+            await house.send(run, stolen.sign_answer(house.signed(question, "approve")))
         result = await run.result()
     finally:
         (house.settings.keys / f"answer-{stolen.key_id}.revoked").unlink()
