@@ -93,7 +93,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     name the file.
     """
     keyring = open_keyring(settings)  # nothing is served that could not be encrypted
-    database = Database(settings.sql_url)
+    database = Database(settings.sql_url, keyring)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None
     tail: Tail | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("tools", "policies", "workflows", "worker", "api")
+PACKAGES = ("tools", "policies", "workflows", "worker", "api", "gatehouse_client")
 LINT = Path(sys.executable).with_name("lint-imports")
 
 
@@ -45,6 +45,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("worker/settings.py", "import casbin", "Only policies.engine imports casbin"),
         ("policies/decision.py", "import docker", "Only worker.sandbox imports docker"),
         ("worker/store/ids.py", "import docker", "Only worker.sandbox imports docker"),
+        ("gatehouse_client/sse.py", "import tools.contract", "The client stands alone"),
     ],
 )
 def test_each_contract_catches_its_breach(copy: Path, module: str, line: str, contract: str) -> None:

@@ -31,6 +31,7 @@ from worker import temporal
 from worker.sandbox import engine as names
 from worker.sandbox.engine import installation_id
 from worker.settings import Settings
+from worker.storage import open_database
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
 from worker.store.database import Database
@@ -262,7 +263,7 @@ async def accounted(
     workers: Workers, engine: OwnEngine, runs: dict[str, list[ToolRun]], outcomes: dict[str, list[Ended]]
 ) -> None:
     """Compare what each workflow was told with the ledger, the audit log, and what lies in the volume."""
-    database = Database(workers.settings.sql_url)
+    database = open_database(workers.settings)
     audit, ledger = AuditLog(database), Ledger(database)
     for run_id, calls in runs.items():
         told = {e.call: e.outcome for e in outcomes[run_id]}

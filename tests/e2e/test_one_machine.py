@@ -17,7 +17,7 @@ from api.supervisor import addresses
 from api.supervisor.children import answers
 from api.supervisor.processes import Identity, from_json
 from api.supervisor.state import STATE, StateFiles
-from tests.readme_home import write_home
+from tests.readme_home import client_program, write_home
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"temporal", "practice-model", "worker-runs", "worker-models", "worker-sandbox", "keeper", "api"}
@@ -121,6 +121,19 @@ def test_the_readmes_automation_runs_from_the_command_line(machine: Machine, tmp
     late = machine.run("api.cli", "approvals", "deny", waiting["id"], "--yes", "--reason", "too late", key=ruth)
     assert late.returncode == 1
     assert "already_decided" in late.stderr
+
+
+def test_the_readmes_program_runs(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "app.log").write_text("".join(f"line {n} {'ERROR' if n == 7 else 'fine'}\n" for n in range(50)))
+    key = machine.run("api.cli", "keys", "create", "olga", "--role", "operator").stdout.strip()
+    ours = {"GATEHOUSE_URL": addresses.read(machine.data)["api"], "GATEHOUSE_KEY": key, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", client_program()], cwd=tmp_path, env=os.environ | ours,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-2], lines[-1]) == ("run.requested", "run.closed", "succeeded ['report.md']")
 
 
 def test_a_second_start_finds_the_first(machine: Machine) -> None:

@@ -34,6 +34,7 @@ from worker.sandbox.container import Sandbox
 from worker.sandbox.workspace import Workspaces
 from worker.settings import Settings
 from worker.stoppable import stoppable
+from worker.storage import open_database
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog, AuditRecord
 from worker.store.blobs import Blobs
@@ -278,7 +279,7 @@ async def opened(
     provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings, *, client: Client | None = None
 ) -> AsyncGenerator[House]:
     """The installation, its workers not polling yet. `client`: another than the product's."""
-    db = Database(settings.sql_url)
+    db = open_database(settings)
     await db.migrate()
     for tool in TOOLS.values():
         await blobs.put(tool.program)

@@ -6,7 +6,7 @@ events that need no transaction of their own.
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store import chain, times
 from worker.store.chain import Envelope
 from worker.store.events import LATE_TYPES, closed_id
-from worker.store.records import AuditEvent, AuditRecord, RunAlreadyClosed, read_row
+from worker.store.records import AuditEvent, AuditRecord, Row, RunAlreadyClosed
 from worker.store.tables import audit_event
 
 Answer = list[AuditRecord] | RunAlreadyClosed
@@ -48,12 +48,15 @@ async def append(conn: AsyncConnection, requests: Sequence[Request]) -> list[Ans
     seq, previous = await lock_head(conn)
     asked = Asked.of(requests)
     sqlite = conn.dialect.name == "sqlite"
-    found = await conn.execute(_text(KNOWN, conn), asked.parameters(conn.dialect.name))
-    writing = Writing(seq, previous, asked.found(found.mappings()))
+    found = await conn.execute(_text(KNOWN, conn), asked.parameters)
+    writing = Writing(seq, previous, asked.found(found))
     answers = [writing.take(request) for request in requests]
     if writing.rows:
-        await conn.execute(_text(INSERT, conn), writing.rows if sqlite else writing.json)
-        await conn.execute(_text(MOVE, conn), writing.moved)
+        if sqlite:
+            await conn.execute(_text(INSERT, conn), [row._asdict() for row in writing.rows])
+            await conn.execute(_text(MOVE, conn), writing.moved)
+        else:
+            await conn.execute(_text(INSERT, conn), writing.whole)
     return answers
 
 
@@ -80,20 +83,19 @@ class Asked:
         runs = sorted({e.run_id for e in events if e.run_id is not None})
         return cls({e.event_id for e in events} | {closed_id(run_id) for run_id in runs}, runs)
 
-    def parameters(self, dialect: str) -> dict[str, Any]:
-        """For the dialect's statement of KNOWN."""
-        if dialect == "sqlite":
-            return {"ids": json.dumps(sorted(self.ids)), "runs": json.dumps(self.runs)}
-        return {"ids": sorted(self.ids), "runs": self.runs}
+    @property
+    def parameters(self) -> dict[str, str]:
+        """For the statement KNOWN."""
+        return {"ids": json.dumps(sorted(self.ids)), "runs": json.dumps(self.runs)}
 
-    def found(self, rows: Iterable[Mapping[Any, Any]]) -> State:
+    def found(self, rows: Iterable[Sequence[Any]]) -> State:
         """What that statement found."""
         state = State(run_seqs=dict.fromkeys(self.runs, 0))
-        for row in rows:
-            if row["event_id"] in self.ids:
-                state.known[row["event_id"]] = read_row(row)
-            if row["run_id"] in state.run_seqs:
-                state.run_seqs[row["run_id"]] = max(state.run_seqs[row["run_id"]], row["run_seq"])
+        for row in map(Row._make, rows):
+            if row.event_id in self.ids:
+                state.known[row.event_id] = AuditRecord(row)
+            if row.run_id in state.run_seqs:
+                state.run_seqs[row.run_id] = max(state.run_seqs[row.run_id], row.run_seq or 0)
         return state
 
 
@@ -106,18 +108,23 @@ class Writing:
     state: State
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """What is to be inserted."""
         return []
 
     @property
-    def json(self) -> dict[str, str]:
-        """The rows as one value."""
+    def whole(self) -> dict[str, Any]:
+        """The rows as one value, and where the log ends with them."""
         rows = [
-            {**row, "body": row["body"].decode(), **{name: row[name].hex() for name in ("leaf_hash", "chain_hash")}}
+            {
+                **row._asdict(),
+                "body": row.body.decode(),
+                "leaf_hash": row.leaf_hash.hex(),
+                "chain_hash": row.chain_hash.hex(),
+            }
             for row in self.rows
         ]
-        return {"rows": orjson.dumps(rows).decode()}
+        return {"rows": orjson.dumps(rows).decode(), **self.moved}
 
     @property
     def moved(self) -> dict[str, Any]:
@@ -150,12 +157,12 @@ class Writing:
         envelope = Envelope(e.event_id, ts, e.tenant, e.run_id, run_seq, e.type, e.actor, body)
         leaf = chain.leaf_hash(envelope)
         self.previous = chain.chain_hash(self.previous, self.seq, leaf)
-        row = {"seq": self.seq, **envelope._asdict(), "leaf_hash": leaf, "chain_hash": self.previous}
+        row = Row(self.seq, *envelope, leaf, self.previous)
         self.rows.append(row)
-        return read_row(row)
+        return AuditRecord(row)
 
 
-COLUMNS = [column.name for column in audit_event.columns]
+COLUMNS = Row._fields
 _TYPES = {
     column.name: {"BIGINT": "bigint", "INTEGER": "int"}.get(str(column.type), "text") for column in audit_event.columns
 }
@@ -176,20 +183,21 @@ HEAD = {"sqlite": _HEAD, "postgresql": f"{_HEAD} FOR UPDATE"}
 KNOWN = {
     "sqlite": f"SELECT {_ALL} FROM audit_event WHERE event_id IN (SELECT value FROM json_each(:ids)) UNION ALL "  # noqa: S608
     f"SELECT {_ALL} FROM audit_event WHERE seq IN (SELECT {_LAST.format(id='value')} FROM json_each(:runs) r)",
-    "postgresql": f"SELECT {_ALL} FROM audit_event WHERE event_id = ANY(CAST(:ids AS text[])) UNION ALL "  # noqa: S608
+    "postgresql": f"SELECT {_ALL} FROM audit_event WHERE event_id = ANY(ARRAY("  # noqa: S608
+    "SELECT json_array_elements_text(CAST(:ids AS json)))) UNION ALL "
     f"SELECT {_ALL} FROM audit_event WHERE seq = ANY(ARRAY("
-    f"SELECT {_LAST.format(id='id')} FROM unnest(CAST(:runs AS text[])) AS r(id)))",
+    f"SELECT {_LAST.format(id='id')} FROM json_array_elements_text(CAST(:runs AS json)) AS r(id)))",
 }
 """What `Asked` asks."""
 INSERT = {
     "sqlite": f"INSERT INTO audit_event ({_ALL}) VALUES ({', '.join(f':{name}' for name in COLUMNS)})",  # noqa: S608
     # One value whatever the number of rows: each row on its own would be a message, each column an array to be quoted.
-    "postgresql": f"INSERT INTO audit_event ({_ALL}) SELECT "  # noqa: S608
+    "postgresql": f"WITH moved AS ({_MOVE}) INSERT INTO audit_event ({_ALL}) SELECT "  # noqa: S608
     f"{', '.join(_READ.get(name, name) for name in COLUMNS)} FROM json_to_recordset(CAST(:rows AS json)) "
     f"AS r({', '.join(f'{name} {kind}' for name, kind in _TYPES.items())})",
 }
-"""Takes `Writing.rows` on SQLite, `Writing.json` on PostgreSQL."""
-MOVE = {"sqlite": _MOVE, "postgresql": _MOVE}
+"""Takes `Writing.rows` on SQLite, followed by MOVE; `Writing.whole` on PostgreSQL, where it moves the head as well."""
+MOVE = {"sqlite": _MOVE}
 """Takes `Writing.moved`."""
 _AS_TEXT = {
     (id(which), dialect): sa.text(text) for which in (HEAD, KNOWN, INSERT, MOVE) for dialect, text in which.items()

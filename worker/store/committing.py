@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from worker.store.appending import COLUMNS, HEAD, INSERT, KNOWN, MOVE, Answer, Asked, Request, Writing
+from worker.store.appending import HEAD, INSERT, KNOWN, MOVE, Answer, Asked, Request, Writing
 from worker.store.database import Database, StoreUnavailable
 from worker.store.records import AuditEvent, AuditRecord, RunAlreadyClosed
 
@@ -84,11 +84,11 @@ class Committer:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 seq, previous = connection.execute(HEAD["sqlite"]).fetchone()
-                rows = connection.execute(KNOWN["sqlite"], asked.parameters("sqlite")).fetchall()
-                writing = Writing(seq, previous, asked.found(dict(zip(COLUMNS, row, strict=True)) for row in rows))
+                rows = connection.execute(KNOWN["sqlite"], asked.parameters).fetchall()
+                writing = Writing(seq, previous, asked.found(rows))
                 answers = [writing.take(request) for request in batch]
                 if writing.rows:
-                    connection.executemany(INSERT["sqlite"], writing.rows)
+                    connection.executemany(_ROW, writing.rows)
                     connection.execute(MOVE["sqlite"], writing.moved)
                 connection.execute("COMMIT")
             except BaseException:
@@ -108,15 +108,14 @@ class Committer:
             async with connection.pipeline(), connection.cursor() as head, connection.cursor() as known:
                 await connection.execute("BEGIN")
                 await head.execute(_HEAD)
-                await known.execute(_KNOWN, asked.parameters("postgresql"))
+                await known.execute(_KNOWN, asked.parameters)
                 [(seq, previous)] = await head.fetchall()
                 rows = await known.fetchall()
-            writing = Writing(seq, previous, asked.found(dict(zip(COLUMNS, row, strict=True)) for row in rows))
+            writing = Writing(seq, previous, asked.found(rows))
             answers = [writing.take(request) for request in batch]
             async with connection.pipeline():
                 if writing.rows:
-                    await connection.execute(_INSERT, writing.json)
-                    await connection.execute(_MOVE, writing.moved)
+                    await connection.execute(_INSERT, writing.whole)
                 await connection.execute("COMMIT")
         return answers
 
@@ -126,7 +125,8 @@ def _named(which: dict[str, str]) -> bytes:
     return re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", which["postgresql"]).encode()
 
 
-_HEAD, _KNOWN, _INSERT, _MOVE = _named(HEAD), _named(KNOWN), _named(INSERT), _named(MOVE)
+_ROW = re.sub(r":[a-z_]+", "?", INSERT["sqlite"])
+_HEAD, _KNOWN, _INSERT = _named(HEAD), _named(KNOWN), _named(INSERT)
 
 
 def _fail(batch: Sequence[Request], fault: Exception) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from worker.store import migration, sqlite, tenants
+from worker.store.keyring import Keyring
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
@@ -43,11 +44,13 @@ class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
 class Database:
     """Opens connections lazily; one instance per process and event loop, shared by everything in it."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is `sqlite+aiosqlite:///<path>` or `postgresql+psycopg://...` (the driver may be left out).
+    def __init__(self, url: str, keyring: Keyring | None = None) -> None:
+        """`url` is `sqlite+aiosqlite:///<path>` or `postgresql+psycopg://...` (the driver may be left out). Without a
+        keyring, columns that hold what runs work with (`worker.store.sealing`) can be neither read nor written.
 
         Raises ValueError for any other database, and for SQLite in memory: other processes could not see it.
         """
+        self.keyring = keyring
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             self._url = parsed.set(drivername="sqlite+aiosqlite")
@@ -192,8 +195,11 @@ def _create_private(path: Path) -> None:
 def _sqlite_engines(url: URL, path: Path) -> tuple[AsyncEngine, AsyncEngine]:
     """One writing connection (waiting in line beats retrying a busy lock) and some reading ones."""
     line = {"poolclass": AsyncAdaptedQueuePool, "max_overflow": 0, "pool_timeout": 2 * LOCK_TIMEOUT_S}
-    # recursive_triggers: without it REPLACE deletes rows behind the back of a DELETE trigger.
-    writing = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON")
+    # recursive_triggers: without it REPLACE deletes rows behind the back of a DELETE trigger. secure_delete: what was
+    # deleted or replaced does not stay in the file.
+    writing = (
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "secure_delete=ON",
+    )  # fmt: skip
     writer = create_async_engine(
         url, pool_size=1, async_creator=sqlite.connector(path, LOCK_TIMEOUT_S, writing),
         # `begin` ends every transaction it starts; one more ROLLBACK on return would be a trip for nothing.

@@ -5,6 +5,7 @@ import threading
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _RANDOM_BITS = 80
 
 # Protects `_last`: ids made in one millisecond by one process count upwards, so that they sort in the order made.
@@ -27,8 +28,5 @@ def new_id(prefix: str) -> str:
 
 def encode(value: int, length: int) -> str:
     """`value` in Crockford's base 32, lower case, exactly `length` characters (higher digits are dropped)."""
-    digits: list[str] = []
-    for _ in range(length):
-        value, digit = divmod(value, 32)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+    pairs = [_PAIRS[value >> shift & 1023] for shift in range(10 * ((length + 1) // 2 - 1), -1, -10)]
+    return "".join(pairs)[-length:]

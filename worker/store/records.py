@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from tools.contract import JsonObject
 from worker.store import chain, times
@@ -30,21 +31,82 @@ class AuditEvent:
     body: JsonObject
 
 
-@dataclass(frozen=True)
-class AuditRecord:
-    """A recorded fact. `seq` is dense over the log, `run_seq` dense within the run (None without a run)."""
+class Row(NamedTuple):
+    """A record as it is stored, its columns in the table's order."""
 
     seq: int
     event_id: str
-    ts: datetime
+    ts: str
     tenant: str
     run_id: str | None
     run_seq: int | None
     type: str
     actor: str
-    body: JsonObject
-    leaf_hash: str
-    chain_hash: str
+    body: bytes
+    leaf_hash: bytes
+    chain_hash: bytes
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """A recorded fact, read from its row as it is asked for: whoever appends seldom looks at what was stored."""
+
+    row: Row
+
+    @property
+    def seq(self) -> int:
+        """Dense over the log."""
+        return self.row.seq
+
+    @property
+    def event_id(self) -> str:
+        """Names the fact."""
+        return self.row.event_id
+
+    @cached_property
+    def ts(self) -> datetime:
+        """When it was recorded, UTC, as the clock had it."""
+        return times.from_text(self.row.ts)
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.row.tenant
+
+    @property
+    def run_id(self) -> str | None:
+        """The run it belongs to, if any."""
+        return self.row.run_id
+
+    @property
+    def run_seq(self) -> int | None:
+        """Dense within the run; None without one."""
+        return self.row.run_seq
+
+    @property
+    def type(self) -> str:
+        """One of `worker.store.events.EVENT_TYPES`."""
+        return self.row.type
+
+    @property
+    def actor(self) -> str:
+        """Who did it."""
+        return self.row.actor
+
+    @cached_property
+    def body(self) -> JsonObject:
+        """What is recorded."""
+        return chain.read_body(self.row.body)
+
+    @property
+    def leaf_hash(self) -> str:
+        """Hex."""
+        return self.row.leaf_hash.hex()
+
+    @property
+    def chain_hash(self) -> str:
+        """Hex."""
+        return self.row.chain_hash.hex()
 
 
 def read_rows(rows: Iterable[Mapping[Any, Any]]) -> list[AuditRecord]:
@@ -54,16 +116,4 @@ def read_rows(rows: Iterable[Mapping[Any, Any]]) -> list[AuditRecord]:
 
 def read_row(row: Mapping[Any, Any]) -> AuditRecord:
     """The record of a stored row."""
-    return AuditRecord(
-        seq=row["seq"],
-        event_id=row["event_id"],
-        ts=times.from_text(row["ts"]),
-        tenant=row["tenant"],
-        run_id=row["run_id"],
-        run_seq=row["run_seq"],
-        type=row["type"],
-        actor=row["actor"],
-        body=chain.read_body(row["body"]),
-        leaf_hash=row["leaf_hash"].hex(),
-        chain_hash=row["chain_hash"].hex(),
-    )
+    return AuditRecord(Row(**{name: row[name] for name in Row._fields}))

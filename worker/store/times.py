@@ -17,8 +17,10 @@ def to_text(moment: datetime) -> str:
     """`2026-11-22T18:02:58.000001Z`: always 27 characters. Raises ValueError for a time without a zone."""
     if moment.tzinfo is None:
         raise ValueError("a time without a zone means nothing here")
-    # Not strftime: its %Y is not zero-padded everywhere.
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    # Not strftime: its %Y is not zero-padded everywhere. What is cut off is `+00:00`.
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> datetime:
