@@ -121,7 +121,9 @@ async def serve(settings: Settings) -> None:
         stopping = Stopping(Switches(db, audit), Stops(db), audit, connection.client)
         delivering = Delivering(Outbox(db), senders(load(settings.home, secrets), secrets))
         runs, approvals = Runs(db), Approvals(db)
-        records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
+        records = RecordActivities(
+            audit, runs, approvals, Ledger(db, audit), {}, redact=temporal.redactor(settings).json
+        )
         sweeping = Sweeping(runs, approvals, audit, records, connection.client)
         duties = (
             ("stopping", stopping.look, STOPPING_S),
