@@ -40,15 +40,15 @@ def test_a_file_that_is_no_keyring_is_an_error_with_its_remedy(tmp_path: Path) -
     assert (done.code, "does not exist" in done.err) == (1, True)
 
 
-WORKERS = [("worker.main", "--queue", queue) for queue in ("runs", "models", "sandbox")]
-REFUSED = [
+WORKERS: list[tuple[str, ...]] = [("worker.main", "--queue", queue) for queue in ("runs", "models", "sandbox")]
+REFUSED: list[tuple[tuple[str, ...], str | None]] = [
     *((program, None) for program in (("api.app",), ("worker.keeper",), *WORKERS)),
     # All open their keys in one place.
     (("api.app",), "missing"), (("api.app",), "default"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("program", "given"), REFUSED, ids=lambda p: p[-1] if isinstance(p, tuple) else p)
+@pytest.mark.parametrize(("program", "given"), REFUSED, ids=[f"{p[-1]} {given}" for p, given in REFUSED])
 def test_production_does_not_start_on_a_generated_missing_or_default_key(
     program: tuple[str, ...], given: str | None, tmp_path: Path
 ) -> None:
