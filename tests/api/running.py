@@ -104,7 +104,8 @@ def question_of(run: Run, **changes: Any) -> ApprovalRequest:
 @asynccontextmanager
 async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGenerator[Api, None]:
     """Serve until the block ends; then stop as SIGTERM would."""
-    settings = Settings(data=data, home=HOME, temporal_address=temporal_address, api_port=free_port(), **changes)
+    ours: Json = {"data": data, "home": HOME, "temporal_address": temporal_address, "api_port": free_port()}
+    settings = Settings(**(ours | changes))
     app = create_app(settings)
     server = Server(settings, app)
     serving = asyncio.create_task(server.serve())
@@ -121,12 +122,12 @@ async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGen
 
 
 @asynccontextmanager
-async def staffed(data: Path) -> AsyncGenerator[Api, None]:
+async def staffed(data: Path, **changes: Any) -> AsyncGenerator[Api, None]:
     """An API with workers of every queue it needs, composed as in production, on a Temporal server of their own."""
     ImageStore(data, lambda _: None).ensure()
     server = TemporalServer()
     await server.start()
-    async with running(data, server.address) as api:
+    async with running(data, server.address, **changes) as api:
         client = await temporal.connect(api.settings)
         async with (
             main._runs(api.settings, client) as runs,  # pyright: ignore[reportPrivateUsage]

@@ -43,7 +43,7 @@ class Scripted:
 
 def duty(db: Database, sender: Scripted, **channel: Any) -> Delivering:
     chosen = Chosen(name="c", events=("*",), **channel)
-    return Delivering(Outbox(db), {"c": (chosen, sender)}, pause=lambda _: timedelta())
+    return Delivering(Outbox(db), lambda: {"c": (chosen, sender)}, pause=lambda _: timedelta())
 
 
 async def put(db: Database, *notices: Notice) -> None:
