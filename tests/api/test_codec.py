@@ -137,7 +137,7 @@ async def test_temporal_s_own_command_line_reads_by_it(api: Api, payloads: list[
             "--address", api.settings.temporal_address, "--codec-endpoint", f"{api.url}/api/v1/codec",
             "--codec-auth", f"Bearer {api.keys['auditor']}",
         ],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     started = json.loads(done.stdout)["events"][0]["workflowExecutionStartedEventAttributes"]

@@ -170,7 +170,7 @@ async def test_what_slack_did_not_sign_lately_is_not_heard(chat: Chat, how: str)
     body = press(chat, PEOPLE["ruth"], button(await chat.message(question.id), "approve"))
     content, headers = UNTRUE[how](body)
     before = len(chat.slack.got)
-    raw = {name: value.encode("latin-1") for name, value in headers.items()}
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     response = await chat.api.anonymous().post("/slack/actions", content=content, headers=raw)
     assert response.status_code == 401
     assert len(chat.slack.got) == before

@@ -14,7 +14,7 @@ LINT = Path(sys.executable).with_name("lint-imports")
 
 def lint(where: Path) -> subprocess.CompletedProcess[str]:
     command = [str(LINT), "--no-cache", "--no-logo"]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_contracts_hold() -> None:

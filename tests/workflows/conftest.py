@@ -43,6 +43,6 @@ def settings_for(server: TemporalServer, provider: Provider, data: Path) -> Sett
             "OPENAI_BASE_URL": f"{provider.url}/v1",
             "ANTHROPIC_API_KEY": "sk-ant-test-0123456789abcdefghij",
             "ANTHROPIC_BASE_URL": provider.url,
-            "model_timeout_s": 2.0,
+            "model_timeout_s": 6.0,
         }
     )

@@ -117,7 +117,7 @@ class Started:
     id: str
     handle: "WorkflowHandle[AutomationWorkflow, RunResult]"
 
-    async def result(self, timeout_s: float = 60) -> RunResult:
+    async def result(self, timeout_s: float = 120) -> RunResult:
         """How it ended, failed runs included. Raises CancelledError's WorkflowFailureError for a cancelled one."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -131,11 +131,11 @@ class Started:
         """The `state` query."""
         return await self.handle.query(contracts.QUERY_STATE, result_type=RunState)
 
-    async def question(self, nth: int = 1, timeout_s: float = 30) -> ApprovalRequest:
+    async def question(self, nth: int = 1, timeout_s: float = 120) -> ApprovalRequest:
         """Wait until the nth question of the run is pending."""
         return (await self.questions(f"{self.id}.{nth}", timeout_s=timeout_s))[0]
 
-    async def questions(self, *ids: str, timeout_s: float = 30) -> list[ApprovalRequest]:
+    async def questions(self, *ids: str, timeout_s: float = 120) -> list[ApprovalRequest]:
         """Wait until all of these are pending."""
 
         async def found() -> list[ApprovalRequest]:
@@ -320,7 +320,7 @@ def sandbox_worker(house: House, calls: SandboxActivities) -> Worker:
 _BUILT_IN = frozenset({"http_request"})
 
 
-async def until(find: Callable[[], Awaitable[T]], timeout_s: float = 30) -> T:
+async def until(find: Callable[[], Awaitable[T]], timeout_s: float = 120) -> T:
     """What `find` finds, as soon as it is something; fails when it stays nothing."""
     async with asyncio.timeout(timeout_s):
         while True:
