@@ -249,7 +249,7 @@ def _secrets(settings: Settings) -> "Secrets":
             return file.read_text().strip() if file else given.get_secret_value() if given else ""
 
         sources.append(VaultSecrets(settings.vault_url, token, mount=settings.vault_mount, path=settings.vault_path))
-    return Secrets(sources, Scrubber())
+    return Secrets(sources, Scrubber(), temporal.redactor(settings).learn)
 
 
 def main() -> None:

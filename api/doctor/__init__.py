@@ -18,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     installation.store,
     installation.keys,
     definitions.examine,
+    definitions.notify,
     installation.models,
 )
 

@@ -37,6 +37,7 @@ def settings_for(server: TemporalServer, provider: Provider, data: Path) -> Sett
     return Settings.model_validate(
         {
             "data": data,
+            "plain_payloads": False,
             "temporal_address": server.address,
             "practice_model_url": f"{provider.url}/v1",
             "OPENAI_API_KEY": "sk-test-0123456789abcdefghij",

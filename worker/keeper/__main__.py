@@ -130,7 +130,9 @@ async def serve(settings: Settings) -> None:
         delivering = Delivering(Outbox(db), Current(following, lambda found: senders(found, secrets, tokens)))
         pruning = Pruning(Outbox(db), Spent(db, audit), timedelta(days=settings.notices_days))
         runs, approvals = Runs(db), Approvals(db)
-        records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
+        records = RecordActivities(
+            audit, runs, approvals, Ledger(db, audit), {}, redact=temporal.redactor(settings).json
+        )
         sweeping = Sweeping(runs, approvals, audit, records, connection.client)
         duties = (
             ("stopping", stopping.look, STOPPING_S),

@@ -7,13 +7,14 @@ A commit is durable when it returns (SQLite: WAL with synchronous=FULL; PostgreS
 
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from pydantic import JsonValue
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
@@ -21,6 +22,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from policies.redaction import redact_all
 from worker.store import migration, sqlite, tenants
 from worker.store.keyring import Keyring
 
@@ -36,6 +38,10 @@ _DRIVER_FAULTS = (
 _FAULTS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
 
 
+Redact = Callable[[JsonValue], JsonValue]
+"""Takes what is private out of a JSON value; a string stays a string, an object an object."""
+
+
 class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
     """The database cannot be used now (gone, locked, full, not migrated). Nothing of the transaction was kept, unless
     the fault came while committing: then nobody knows, which is why every write here may be repeated."""
@@ -44,13 +50,15 @@ class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
 class Database:
     """Opens connections lazily; one instance per process and event loop, shared by everything in it."""
 
-    def __init__(self, url: str, keyring: Keyring | None = None) -> None:
+    def __init__(self, url: str, keyring: Keyring | None = None, *, redact: Redact = redact_all) -> None:
         """`url` is `sqlite+aiosqlite:///<path>` or `postgresql+psycopg://...` (the driver may be left out). Without a
         keyring, columns that hold what runs work with (`worker.store.sealing`) can be neither read nor written.
+        `redact` cleans what people wrote before it goes into the log, the outbox or a name.
 
         Raises ValueError for any other database, and for SQLite in memory: other processes could not see it.
         """
         self.keyring = keyring
+        self.redact = redact
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             self._url = parsed.set(drivername="sqlite+aiosqlite")

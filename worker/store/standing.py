@@ -61,7 +61,7 @@ class Standing:
             }  # fmt: skip
             values |= self._seals.seal(approval_grant, values, content=grant.model_dump_json())
             await conn.execute(sa.insert(approval_grant).values(values))
-            body: JsonObject = {"grant": grant.model_dump(mode="json")}
+            body: JsonObject = {"grant": self._shown(grant, "arguments", "reason")}
             await self._record(conn, f"{grant.id}/created", "grant.created", grant.tenant, grant.created_by, body)
         return GrantRow(grant=grant, used=0)
 
@@ -125,7 +125,7 @@ class Standing:
             }  # fmt: skip
             values |= self._seals.seal(delegation, values, content=made.model_dump_json())
             await conn.execute(sa.insert(delegation).values(values))
-            body: JsonObject = {"delegation": made.model_dump(mode="json")}
+            body: JsonObject = {"delegation": self._shown(made, "reason")}
             tenant = made.absent.tenant
             await self._record(conn, f"{made.id}/created", "delegation.created", tenant, made.created_by, body)
         return DelegationRow(delegation=made)
@@ -184,6 +184,11 @@ class Standing:
         self, conn: AsyncConnection, event_id: str, type_: str, tenant: str, by: str, body: JsonObject
     ) -> None:
         await self._audit.append(AuditEvent(event_id, type_, tenant, None, by, body), conn=conn)
+
+    def _shown(self, said: Grant | Delegation, *words: str) -> JsonObject:
+        """As the log keeps it: what people wrote redacted; the signature is of the true words."""
+        fields: JsonObject = said.model_dump(mode="json")
+        return fields | {name: self._db.redact(fields[name]) for name in words}
 
     def _grant_row(self, row: sa.Row[Any]) -> GrantRow:
         grant = Grant.model_validate_json(self._seals.open(approval_grant, row)["content"])
