@@ -15,7 +15,7 @@ router = APIRouter(prefix="/slack", tags=["approvals"])
 log = structlog.get_logger(__name__)
 
 
-@router.post("/actions", include_in_schema=False)
+@router.post("/actions", operation_id="press_in_slack", include_in_schema=False)
 async def slack_actions(request: Request, services: ServicesDep, after: BackgroundTasks) -> Response:
     """200 within Slack's three seconds; what became of the press goes to the message's response address."""
     secret = services.settings.slack_signing_secret
