@@ -174,8 +174,7 @@ async def _give(services: Services, press: Press, who: Principal, token: Token, 
         token.id, tenant=who.tenant, approval_id=row.request.id, by=who.id, told=told
     ):  # fmt: skip
         by = await services.spent.used_by(token.id)
-        now = await services.approvals.get(who.tenant, row.request.id) or row
-        return Said(f"This button was used already{f' by {by}' if by else ''}. Nothing more was done.", _if_over(now))
+        return Said(f"This button was used already{f' by {by}' if by else ''}. Nothing more was done.")
     try:
         after = await give_answer(services, who, row.request.id, verb, body)
     except Refused as refused:
