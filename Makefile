@@ -24,7 +24,7 @@ demo: ## Run the main job on a real file and show what happened (LOG=/path/to/an
 
 test: setup-dev ## Static checks, then the whole test suite against the real parts (ARGS="-k name" narrows it)
 	@$(MAKE) --no-print-directory lint types contracts
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m tests $(ARGS)
 
 check: test ## The same as test: lint, types, import contracts, tests
 

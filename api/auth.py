@@ -31,7 +31,7 @@ _DOTS = 2
 
 log = structlog.get_logger(__name__)
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
     bearerFormat="gh_<id>_<secret>",
@@ -54,7 +54,7 @@ class Caller:
 async def presented(
     request: Request,
     services: ServicesDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Caller:
     """Who the API key or access token of the request stands for. Raises Refused 401 with `WWW-Authenticate`, 429 with
     `Retry-After`, 503 when the identity provider does not answer."""
@@ -104,11 +104,13 @@ async def authenticated(caller: Presented) -> Principal:
 Authenticated = Annotated[Principal, Depends(authenticated)]
 
 
-def allowed(resource: str, action: str) -> Callable[..., Awaitable[Principal]]:
+def allowed(
+    resource: str, action: str, by: Callable[..., Awaitable[Caller]] = presented
+) -> Callable[..., Awaitable[Principal]]:
     """Dependency: the principal, if the engine lets it do `action` on `resource` and the key's scopes cover it; else
-    Refused 403, recorded."""
+    Refused 403, recorded. `by` says who the caller is."""
 
-    async def check(request: Request, services: ServicesDep, caller: Presented) -> Principal:
+    async def check(request: Request, services: ServicesDep, caller: Annotated[Caller, Depends(by)]) -> Principal:
         await require(services, caller.principal, resource, action, request, scopes=caller.scopes)
         return caller.principal
 
@@ -216,7 +218,6 @@ Granter = Annotated[Principal, Depends(allowed("approvals", "grant"))]
 ApprovalsAnswerer = Annotated[Principal, Depends(allowed("approvals", "answer"))]
 AutomationsReader = Annotated[Principal, Depends(allowed("automations", "read"))]
 ToolsReader = Annotated[Principal, Depends(allowed("tools", "read"))]
-HistoryReader = Annotated[Principal, Depends(allowed("history", "read"))]
 AuditReader = Annotated[Principal, Depends(allowed("audit", "read"))]
 AuditVerifier = Annotated[Principal, Depends(allowed("audit", "verify"))]
 PolicyChecker = Annotated[Principal, Depends(allowed("policy", "check"))]

@@ -24,6 +24,7 @@ from worker.encryption import open_keyring
 from worker.policy import LivePolicy
 from worker.reading import PayloadReader
 from worker.settings import Settings
+from worker.storage import open_database
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
@@ -93,7 +94,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     name the file.
     """
     keyring = open_keyring(settings)  # nothing is served that could not be encrypted
-    database = Database(settings.sql_url)
+    database = open_database(settings)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None
     tail: Tail | None = None

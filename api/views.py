@@ -43,9 +43,11 @@ def run_out(services: Services, run: Run, viewer: Principal) -> RunOut:
     own = viewer.id == run.requester and viewer.tenant == run.tenant
     clean = redacts.without_secrets if own else redacts.json
     result = run.result
-    if result is not None and result.output is not None:
-        output = cast("JsonObject", clean(result.output))
-        result = result.model_copy(update={"output": output})
+    if result is not None:
+        words = {"output": result.output, "failure": result.failure, "degraded": list(result.degraded)}
+        # Read again, not copied: a list becomes the tuple it was.
+        cleaned = cast("JsonObject", clean(cast("JsonObject", words)))
+        result = RunResult.model_validate(result.model_dump() | cleaned)
     return RunOut(
         id=run.id, automation=run.automation, automation_version=run.automation_version, phase=run.phase, rung=run.rung,
         requester=run.requester, inputs=cast("JsonObject", clean(run.inputs)), files=run.files, result=result,

@@ -22,10 +22,10 @@ from worker.activities.sandbox import SandboxActivities
 from worker.sandbox.container import Ending, Job, Ran, Sandbox
 from worker.sandbox.workspace import Collected, Workspaces
 from worker.settings import Settings
+from worker.storage import open_database
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
-from worker.store.database import Database
 from worker.store.ids import new_id
 from worker.store.ledger import Ledger
 from worker.store.runs import Run, Runs
@@ -127,7 +127,7 @@ async def installation(
     server = TemporalServer(db=folder / "temporal.db")
     await server.start()
     configured = Settings.model_validate({"data": folder, "temporal_address": server.address, **settings})
-    db, blobs = Database(configured.sql_url), Blobs(configured.blobs)
+    db, blobs = open_database(configured), Blobs(configured.blobs)
     await db.migrate()
     load_or_create(configured.keys)
     program = await blobs.put(PROGRAM)

@@ -43,6 +43,7 @@ from worker.store.checkpoints import Publisher
 from worker.store.database import Database
 from worker.store.events import outcome_body, outcome_id
 from worker.store.ids import new_id
+from worker.store.keyring import open_generated
 from worker.store.ledger import Ledger
 from worker.store.verification import verify_blocking
 
@@ -107,7 +108,8 @@ def steps(db: Database, waits: list[float]) -> dict[str, Step]:
 
 async def measure(url: str, rounds: int) -> dict[str, float]:
     """Median milliseconds of each step; of the steps of many callers, per caller."""
-    db = Database(url)
+    with tempfile.TemporaryDirectory() as keys:
+        db = Database(url, open_generated(Path(keys) / "data.keys"))
     await db.migrate()
     async with db.begin() as conn:
         kind = "BLOB" if db.dialect == "sqlite" else "BYTEA"

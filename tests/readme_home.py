@@ -1,4 +1,4 @@
-"""The tool, rule and automation the README shows, as a folder for GATEHOUSE_HOME: what it shows must work."""
+"""What the README shows must work: its tool, rule and automation as a folder for GATEHOUSE_HOME, and its program."""
 
 import re
 from pathlib import Path
@@ -16,3 +16,9 @@ def write_home(home: Path) -> list[str]:
         target.write_text(content)
         names.append(name)
     return names
+
+
+def client_program() -> str:
+    """The program that shows the Python client."""
+    (program,) = re.findall(r"^```python\n(import asyncio\n.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    return str(program)

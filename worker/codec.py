@@ -2,7 +2,8 @@
 
 An encrypted payload names in its metadata the data key, the tenant and the run; all three and the namespace are bound
 to it, so that a payload which is moved to another run, relabelled or altered is refused. The key that encrypts is
-derived from the data key for the tenant. Payloads of before encryption stay readable.
+derived from the data key for the tenant. Payloads of before encryption stay readable, unless the codec is strict: then
+what is neither encrypted nor a step's name (worker/labels.py) is refused.
 
 The codec is told of no tenant. It learns which run is whose from what it decrypts (a run's input comes first) and from
 `Tenants.remember`; until then, and outside of runs, it encrypts for the installation (tenant "").
@@ -26,6 +27,7 @@ from temporalio.converter import (
     WorkflowSerializationContext,
 )
 
+from worker.labels import is_label
 from worker.store.keyring import DataKeyMissing, Keyring
 
 COMPRESS_BYTES = 8 << 10
@@ -34,7 +36,6 @@ MAX_PAYLOAD_BYTES = 256 << 20
 """A stored payload that would unpack to more is refused."""
 THREAD_BYTES = 128 << 10
 """More than this is compressed and encrypted beside the event loop: 2 MB would hold it for tens of milliseconds."""
-MAX_LABEL_BYTES = 200
 ENCODING = b"binary/encrypted"
 KEY, TENANT, RUN = "encryption-key-id", "gatehouse-tenant", "gatehouse-run"
 """Names in the metadata of encrypted payloads: a contract."""
@@ -64,17 +65,6 @@ class Tenants:
         return self._known.get(run_id, "")
 
 
-def _is_label(payload: Payload) -> bool:
-    """Whether it is the name of a step, by which people find their way in the Temporal UI: a short text by itself. All
-    that a run works with is in objects; and what is written into labels are names of ours."""
-    return (
-        payload.metadata.get("encoding") == b"json/plain"
-        and len(payload.data) <= MAX_LABEL_BYTES
-        and payload.data.startswith(b'"')
-        and b"\\n" not in payload.data
-    )
-
-
 class CompressingCodec(PayloadCodec):
     """zlib for payloads where it saves something; others pass unchanged."""
 
@@ -90,7 +80,16 @@ class CompressingCodec(PayloadCodec):
 class EncryptingCodec(PayloadCodec, WithSerializationContext):
     """Compression and encryption. One for a client; the SDK makes a copy for each run it talks about."""
 
-    def __init__(self, keyring: Keyring, namespace: str, tenants: Tenants | None = None, run_id: str = "") -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        namespace: str,
+        tenants: Tenants | None = None,
+        run_id: str = "",
+        *,
+        strict: bool = False,
+    ) -> None:
+        self._strict = strict
         self._keyring = keyring
         self._namespace = namespace
         self._run_id = run_id
@@ -101,7 +100,9 @@ class EncryptingCodec(PayloadCodec, WithSerializationContext):
         run_id = ""
         if isinstance(context, WorkflowSerializationContext | ActivitySerializationContext):
             run_id = context.workflow_id or ""
-        return self if run_id == self._run_id else type(self)(self._keyring, self._namespace, self.tenants, run_id)
+        if run_id == self._run_id:
+            return self
+        return type(self)(self._keyring, self._namespace, self.tenants, run_id, strict=self._strict)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Raises KeyringError when the keys went bad."""
@@ -116,7 +117,7 @@ class EncryptingCodec(PayloadCodec, WithSerializationContext):
         return self._decode(payloads)
 
     def _encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        return [payload if _is_label(payload) else self._seal(_pack(payload)) for payload in payloads]
+        return [payload if is_label(payload) else self._seal(_pack(payload)) for payload in payloads]
 
     def _decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         return [_unpack(self._open(payload)) for payload in payloads]
@@ -137,6 +138,8 @@ class EncryptingCodec(PayloadCodec, WithSerializationContext):
 
     def _open(self, payload: Payload) -> Payload:
         if payload.metadata.get("encoding") != ENCODING:
+            if self._strict and not is_label(payload):
+                raise PayloadRefused(f"a payload that is not encrypted came in {self._run_id or 'no run'}")
             return payload
         tenant, run_id = owner(payload)
         if self._run_id and run_id != self._run_id:

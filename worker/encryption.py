@@ -28,6 +28,13 @@ def open_keyring(settings: Settings) -> Keyring:
     return open_given(given)
 
 
+def strict(settings: Settings) -> bool:
+    """Whether each payload in a history has to be encrypted: who writes to Temporal's database can then add none."""
+    if settings.plain_payloads is None:
+        return settings.environment == PRODUCTION
+    return not settings.plain_payloads
+
+
 def key_file(settings: Settings) -> Path:
     """Where the data keys lie, whether they are there or not."""
     return settings.encryption_keys or settings.keys / "data.keys"

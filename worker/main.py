@@ -88,9 +88,9 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from worker.activities.records import RecordActivities  # noqa: PLC0415
     from worker.activities.rules import RuleActivities  # noqa: PLC0415
     from worker.policy import LivePolicy  # noqa: PLC0415
+    from worker.storage import open_database  # noqa: PLC0415
     from worker.store.approvals import Approvals  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
-    from worker.store.database import Database  # noqa: PLC0415
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.policies import Policies  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
@@ -99,7 +99,7 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
 
     folders = [BUILT_IN, *([settings.home / "tools"] if settings.home else [])]
     tools = {name: tool.spec for name, tool in load_tools(folders).items()}
-    db = Database(settings.sql_url)
+    db = open_database(settings)
     following: asyncio.Task[None] | None = None
     try:
         await db.migrate()
@@ -136,13 +136,13 @@ async def _models(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
 
     from worker.models import Models  # noqa: PLC0415
     from worker.stoppable import stoppable  # noqa: PLC0415
+    from worker.storage import open_database  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
-    from worker.store.database import Database  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
     from worker.store.switches import Switches  # noqa: PLC0415
     from workflows.agents import build_agent  # noqa: PLC0415
 
-    db = Database(settings.sql_url)
+    db = open_database(settings)
     resolve = stoppable(Models(settings).resolve, Switches(db, AuditLog(db)), Runs(db))
     durability = TemporalDurability[None].from_agent(build_agent(resolve))
     if durability is None:
@@ -171,13 +171,14 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
     from worker.sandbox.reaper import Reaper  # noqa: PLC0415
     from worker.sandbox.stopping import Stopper  # noqa: PLC0415
     from worker.sandbox.workspace import Workspaces  # noqa: PLC0415
+    from worker.storage import open_database  # noqa: PLC0415
     from worker.store.audit import AuditLog  # noqa: PLC0415
-    from worker.store.database import Database, StoreUnavailable  # noqa: PLC0415
+    from worker.store.database import StoreUnavailable  # noqa: PLC0415
     from worker.store.ledger import Ledger  # noqa: PLC0415
     from worker.store.runs import Runs  # noqa: PLC0415
     from worker.store.stops import Stops  # noqa: PLC0415
 
-    data, blobs, db = settings.data.resolve(), open_blobs(settings), Database(settings.sql_url)
+    data, blobs, db = settings.data.resolve(), open_blobs(settings), open_database(settings)
     async with Engine(settings.docker_host, patience_s=settings.engine_patience_s) as engine:
         meter = metrics.Metrics(Runtime.default().metric_meter)
         sandbox = ProvenSandbox(
@@ -248,7 +249,7 @@ def _secrets(settings: Settings) -> "Secrets":
             return file.read_text().strip() if file else given.get_secret_value() if given else ""
 
         sources.append(VaultSecrets(settings.vault_url, token, mount=settings.vault_mount, path=settings.vault_path))
-    return Secrets(sources, Scrubber())
+    return Secrets(sources, Scrubber(), temporal.redactor(settings).learn)
 
 
 def main() -> None:

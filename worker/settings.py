@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     encryption_keys: Path | None = None
     """File with the data keys (payloads in Temporal, blobs at rest). Unset, the installation makes its own under
     `keys`, which `environment` `production` does not accept."""
+    plain_payloads: bool | None = None
+    """Whether payloads of before encryption are read in histories; unset: yes, but not in `production`."""
     docker_host: str | None = None
     """Docker engine address; the SDK's default (DOCKER_HOST, then the local socket) when unset."""
     sandbox_runtime: Runtime = "auto"

@@ -6,6 +6,7 @@ too; plain are ids, types, search attributes and claims.
 """
 
 import asyncio
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -36,7 +37,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from policies.redaction import Redactor
 from worker.artifacts import open_blobs
 from worker.codec import EncryptingCodec
-from worker.encryption import open_keyring
+from worker.encryption import open_keyring, strict
 from worker.settings import Settings
 from worker.store.blobs import Blobs
 from workflows import contracts
@@ -82,11 +83,19 @@ class TemporalUnavailable(Exception):  # noqa: N818  (says what is the case)
 
 
 def redactor(settings: Settings) -> Redactor:
-    """Takes out secrets, those this process was started with in every spelling, and personal data as is set."""
+    """Takes out secrets, those this process was started with in every spelling, and personal data as is set.
+
+    The same settings give the same redactor: what it learns goes out of logs, failures, records and views alike.
+    """
     held = [value for name in type(settings).model_fields if isinstance(value := getattr(settings, name), SecretStr)]
     password = urlsplit(settings.sql_url).password
     known = [secret.get_secret_value() for secret in held] + ([unquote(password)] if password else [])
-    return Redactor(known, private=settings.privacy == "personal")
+    return _redactor(tuple(known), settings.privacy == "personal")
+
+
+@functools.lru_cache(maxsize=16)
+def _redactor(known: tuple[str, ...], private: bool) -> Redactor:
+    return Redactor(known, private=private)
 
 
 def data_converter(blobs: Blobs, redacts: Redactor, codec: PayloadCodec) -> DataConverter:
@@ -112,7 +121,7 @@ async def connect(
 ) -> Client:
     """A client for this installation. Raises TemporalUnavailable when the server does not answer within `timeout`, and
     KeyringError when payloads could not be encrypted."""
-    codec = EncryptingCodec(open_keyring(settings), settings.temporal_namespace)
+    codec = EncryptingCodec(open_keyring(settings), settings.temporal_namespace, strict=strict(settings))
     converter = data_converter(open_blobs(settings), redactor(settings), codec)
     try:
         async with asyncio.timeout(timeout.total_seconds()):

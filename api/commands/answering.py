@@ -119,7 +119,7 @@ def create_grant(
 @grants.command("revoke")
 def revoke_grant(ctx: typer.Context, grant_id: Annotated[str, typer.Argument()]) -> None:
     """End a grant."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     session(ctx).client().delete(f"/grants/{segment(grant_id)}")
     say(f"{grant_id} is revoked")
@@ -161,7 +161,7 @@ def create_stand_in(
 @stand_ins.command("revoke")
 def revoke_stand_in(ctx: typer.Context, delegation_id: Annotated[str, typer.Argument()]) -> None:
     """End it before its time."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     session(ctx).client().delete(f"/delegations/{segment(delegation_id)}")
     say(f"{delegation_id} is revoked")
@@ -169,7 +169,7 @@ def revoke_stand_in(ctx: typer.Context, delegation_id: Annotated[str, typer.Argu
 
 def _act(ctx: typer.Context, approval_id: str, kind: str, body: Obj, *, json_: bool) -> None:
     from api.commands.approvals import get_question
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     digest = get_question(ctx, approval_id)["digest"]
     found = session(ctx).client().post(f"/approvals/{segment(approval_id)}/{kind}", {"digest": digest, **body})

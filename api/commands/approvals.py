@@ -174,13 +174,13 @@ def _what(found: Obj) -> str:
 
 def get_question(ctx: typer.Context, approval_id: str) -> Obj:
     """The question as it stands."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     return session(ctx).client().get(f"/approvals/{segment(approval_id)}")
 
 
 def _answer(ctx: typer.Context, approval_id: str, verb: str, body: Obj, *, json_: bool) -> None:
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     found = session(ctx).client().post(f"/approvals/{segment(approval_id)}/{verb}", body)
     put_json(found) if json_ else say(f"{found['id']} is {found['state']}")

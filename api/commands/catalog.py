@@ -25,7 +25,7 @@ def list_tools(ctx: typer.Context, json_: Json = False) -> None:
 @tools.command("show")
 def show_tool(ctx: typer.Context, name: Name, json_: Json = False) -> None:
     """Its manifest: arguments, effect, limits."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     found = session(ctx).client().get(f"/tools/{segment(name)}")
     if json_:
@@ -48,7 +48,7 @@ def list_automations(ctx: typer.Context, json_: Json = False) -> None:
 @automations.command("show")
 def show_automation(ctx: typer.Context, name: Name, json_: Json = False) -> None:
     """Inputs, tools, model chain, budgets, rules."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     found = session(ctx).client().get(f"/automations/{segment(name)}")
     if json_:

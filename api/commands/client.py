@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
 import httpx
 
 from api.commands.session import CommandError, Exit
+from gatehouse_client.problems import (
+    AuthenticationError,
+    ForbiddenError,
+    InvalidError,
+    TooManyRequestsError,
+    UnavailableError,
+    problem_of,
+)
+from gatehouse_client.sse import EventParser
+from gatehouse_client.transport import segment
 
 Obj = dict[str, Any]
 PREFIX = "/api/v1"
@@ -18,8 +27,6 @@ TIMEOUT_S = 30.0
 STREAM_SILENCE_S = 60.0
 """The server sends a comment well within this; longer silence means the connection is dead."""
 RECONNECTS = 60
-_DENIED = {401, 403}
-_USAGE = {400, 413, 415, 422}
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,6 @@ class Event:
     seq: int
     type: str
     record: Obj
-
-
-def segment(text: str) -> str:
-    """A path segment for any name."""
-    return quote(text, safe="")
 
 
 class Client:
@@ -192,41 +194,36 @@ class _Stream:
 
 
 def _parse(response: httpx.Response) -> Iterator[Event]:
-    """Server-sent events: `id`, `event`, `data`; an empty line ends one."""
-    fields: dict[str, str] = {}
+    parser = EventParser()
     for line in response.iter_lines():
-        if not line:
-            if "data" in fields and fields.get("id", "").isdigit():
-                record = cast(Obj, json.loads(fields["data"]))
-                yield Event(int(fields["id"]), fields.get("event", ""), record)
-            fields = {}
-        elif not line.startswith(":"):
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+        if (found := parser.feed(line)) and found.id.isdigit():
+            yield Event(int(found.id), found.event, cast(Obj, json.loads(found.data)))
 
 
 def _problem(response: httpx.Response) -> CommandError:
     """An RFC 9457 answer as the error a person reads."""
-    try:
-        found = cast(Obj, response.json())
-    except ValueError:
-        found = {}
-    status = response.status_code
-    detail = str(found.get("detail") or found.get("title") or f"HTTP {status}")
-    remedy = str(found.get("remedy") or "")
-    if errors := found.get("errors"):
-        lines = [f"{e.get('field')}: {e.get('problem')} ({e.get('remedy')})" for e in cast(list[Obj], errors)]
+    found = problem_of(response)
+    detail, remedy = found.detail, found.remedy
+    if found.errors:
+        lines = [f"{e.field}: {e.problem} ({e.remedy})" for e in found.errors]
         detail, remedy = "the request is not valid\n    " + "\n    ".join(lines), ""
-    if status == 401:
-        remedy = "export GATEHOUSE_KEY=$(gatehouse keys create <name> --role operator), or use --key-file"
-    elif status == 429:
-        remedy = f"try again in {response.headers.get('Retry-After', 'a few')} seconds"
-    elif status == 503 and not remedy:
-        remedy = "`gatehouse doctor` says which part is down"
-    code = Exit.DENIED if status in _DENIED else Exit.USAGE if status in _USAGE else Exit.FAILED
-    kind = str(found.get("kind") or "")
-    return ApiProblemError(f"{detail} [{kind}]" if kind else detail, remedy, code, status, kind)
+    match found:
+        case AuthenticationError():
+            code = Exit.DENIED
+            remedy = "export GATEHOUSE_KEY=$(gatehouse keys create <name> --role operator), or use --key-file"
+        case ForbiddenError():
+            code = Exit.DENIED
+        case InvalidError():
+            code = Exit.USAGE
+        case TooManyRequestsError(retry_after_s=after):
+            code = Exit.FAILED
+            remedy = f"try again in {'a few' if after is None else f'{after:g}'} seconds"
+        case UnavailableError():
+            code = Exit.FAILED
+            remedy = remedy or "`gatehouse doctor` says which part is down"
+        case _:
+            code = Exit.FAILED
+    return ApiProblemError(f"{detail} [{found.kind}]" if found.kind else detail, remedy, code, found.status, found.kind)
 
 
 class ApiProblemError(CommandError):

@@ -35,7 +35,7 @@ def retry(
     ctx: typer.Context, delivery_id: Annotated[str, typer.Argument(help="Id of a dead one.")], json_: Json = False
 ) -> None:
     """Try it again from the start."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     found = session(ctx).client().post(f"/deliveries/{segment(delivery_id)}/retry")
     put_json(found) if json_ else say(f"{found['id']} is {found['state']}")

@@ -1,4 +1,9 @@
-"""`gatehouse encryption`: the data keys that protect payloads in Temporal and blobs at rest. Works on files alone."""
+"""`gatehouse encryption`: the data keys that protect payloads in Temporal, blobs at rest and columns of the store.
+
+Works on the files and the store alone.
+"""
+
+import asyncio
 
 import typer
 
@@ -46,3 +51,33 @@ def rotate(ctx: typer.Context) -> None:
     except (keyring.KeyringError, OSError) as error:
         raise CommandError(str(error), "the keys are as they were") from None
     say(f"{key_id} encrypts from now on; back up {key_file(settings)}")
+
+
+@app.command()
+def reseal(ctx: typer.Context, json_: Json = False) -> None:
+    """Bring the store's sealed columns under the newest key: after a rotation, or an update from before sealing.
+
+    Everything may run meanwhile. Payloads in Temporal and blobs keep the key they were written under.
+    """
+    from worker.storage import open_database
+    from worker.store.database import StoreUnavailable
+    from worker.store.keyring import KeyringError
+    from worker.store.resealing import Resealed
+    from worker.store.resealing import reseal as every
+
+    async def do() -> Resealed:
+        database = open_database(session(ctx).settings())
+        try:
+            await database.migrate()
+            return await every(database)
+        finally:
+            await database.close()
+
+    try:
+        done = asyncio.run(do())
+    except (KeyringError, StoreUnavailable) as error:
+        raise CommandError(str(error), "what was sealed again stays so; the rest is as it was") from None
+    if json_:
+        put_json(done._asdict())
+        return
+    put(f"{done.values} values of {done.rows} rows were brought under the newest key")

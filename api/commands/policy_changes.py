@@ -27,7 +27,7 @@ def apply(
 ) -> None:
     """Propose these files and bring them into force. In strict mode it stays a proposal until another person applies it
     (exit 4)."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     client = session(ctx).client()
     if proposal is None:
@@ -55,7 +55,7 @@ def apply(
 @app.command("reject")
 def reject(ctx: typer.Context, proposal: Id, reason: Annotated[str, typer.Option(help="Why not.")]) -> None:
     """Turn a proposal down, or take back one's own."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     session(ctx).client().post(f"/policy/proposals/{segment(proposal)}/reject", {"reason": reason})
     say(f"rejected {proposal}")

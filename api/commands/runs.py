@@ -142,7 +142,7 @@ def list_runs(
 @app.command("show")
 def show_run(ctx: typer.Context, run_id: RunId, json_: Json = False) -> None:
     """One run with its result."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     found = session(ctx).client().get(f"/runs/{segment(run_id)}")
     put_json(found) if json_ else put_result(found)
@@ -151,7 +151,7 @@ def show_run(ctx: typer.Context, run_id: RunId, json_: Json = False) -> None:
 @app.command("cancel")
 def cancel_run(ctx: typer.Context, run_id: RunId, json_: Json = False) -> None:
     """Ask a run to stop; a call in progress is killed."""
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     found = session(ctx).client().post(f"/runs/{segment(run_id)}/cancel")
     put_json(found) if json_ else say(f"cancel requested; see: gatehouse runs show {run_id}")
@@ -194,7 +194,7 @@ def run_artifacts(
     """What the run left behind; --get NAME fetches one."""
     from urllib.parse import quote
 
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     client = session(ctx).client()
     base = f"/runs/{segment(run_id)}/artifacts"

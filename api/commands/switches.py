@@ -114,7 +114,7 @@ def _set(
 
 
 def _get(client: "Client", switch_id: str) -> "Obj":
-    from api.commands.client import segment
+    from gatehouse_client.transport import segment
 
     return client.get(f"/switches/{segment(switch_id)}")
 

@@ -134,25 +134,34 @@ def _reminders(asked: ApprovalRequest) -> list[datetime]:
     return [m.at for m in schedule(asked.terms, asked.requested_at, round(wait_s)).due if m.step is None]
 
 
-def _cleaned(services: Services, row: ApprovalRow) -> ApprovalRow:
-    def clean(arguments: JsonObject) -> JsonObject:
-        return cast("JsonObject", services.redacts.json(dict(arguments)))
+def _cleaned(services: Services, row: ApprovalRow, viewer: Principal) -> ApprovalRow:
+    """For who may not answer: no secrets in the call and in what was said about it; personal data for the requester."""
+    asked, given, now = row.request, row.answer, row.progress
+    clean = services.redacts.without_secrets if viewer.id == asked.requester else services.redacts.json
 
-    def answer(given: ApprovalAnswer) -> ApprovalAnswer:
-        edited = given.edited_arguments
-        return given if edited is None else given.model_copy(update={"edited_arguments": clean(edited)})
+    def whole(arguments: JsonObject | None) -> JsonObject | None:
+        return None if arguments is None else cast("JsonObject", clean(dict(arguments)))
 
-    asked, given = row.request, row.answer
-    if asked.call is not None:
-        asked = asked.model_copy(
-            update={"call": asked.call.model_copy(update={"arguments": clean(asked.call.arguments)})}
-        )
-    answers = tuple(answer(each) for each in row.progress.answers)
+    def text(words: str) -> str:
+        return str(clean(words))
+
+    def answer(said: ApprovalAnswer) -> ApprovalAnswer:
+        changes = {"edited_arguments": whole(said.edited_arguments), "output": whole(said.output)}
+        return said.model_copy(update={**changes, "reason": text(said.reason)})
+
+    call = asked.call
+    if call is not None:
+        call = call.model_copy(update={"arguments": whole(call.arguments)})
+    progress = {
+        "answers": tuple(answer(each) for each in now.answers),
+        "conversation": tuple(each.model_copy(update={"text": text(each.text)}) for each in now.conversation),
+        "delegated": tuple(each.model_copy(update={"reason": text(each.reason)}) for each in now.delegated),
+    }
     return row.model_copy(
         update={
-            "request": asked,
+            "request": asked.model_copy(update={"call": call, "reason": text(asked.reason)}),
             "answer": None if given is None else answer(given),
-            "progress": row.progress.model_copy(update={"answers": answers}),
+            "progress": now.model_copy(update=progress),
         }
     )
 
@@ -160,9 +169,9 @@ def _cleaned(services: Services, row: ApprovalRow) -> ApprovalRow:
 def approval_out(
     services: Services, row: ApprovalRow, like: LikeCalls | None = None, *, viewer: Principal | None = None
 ) -> ApprovalOut:
-    """A question as the API shows it. A `viewer` who may not answer sees no secret or personal data in the call."""
+    """A question as the API shows it. A `viewer` who may not answer sees it cleaned."""
     if viewer is not None and not services.engine.may(viewer, "approvals", "answer"):
-        row = _cleaned(services, row)
+        row = _cleaned(services, row, viewer)
     asked, given, now = row.request, row.answer, row.progress
     terms = asked.terms or Terms()
     return ApprovalOut(

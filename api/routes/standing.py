@@ -1,6 +1,6 @@
 """What was said beforehand: standing grants, and who answers for whom while they are away."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 
@@ -36,26 +36,34 @@ class DelegationOut(Delegation):
     revoked_by: str | None
 
 
-def grant_out(row: GrantRow) -> GrantOut:
+def _words(services: Services, viewer: Principal, said: Grant | Delegation) -> dict[str, Any]:
+    """Its fields; who may not answer questions sees what people wrote in it redacted."""
+    fields = said.model_dump()
+    if not services.engine.may(viewer, "approvals", "answer"):
+        fields |= {name: services.redacts.json(fields[name]) for name in ("reason", "arguments") if name in fields}
+    return fields
+
+
+def grant_out(services: Services, viewer: Principal, row: GrantRow) -> GrantOut:
     """As the API shows it."""
     grant = row.grant
     state: State = "used_up" if row.used >= grant.uses else "ended" if times.now() >= grant.until else "in_force"
     state = state if row.revoked_at is None else "revoked"
-    return GrantOut(**grant.model_dump(), used=row.used, state=state, revoked_by=row.revoked_by)
+    return GrantOut(**_words(services, viewer, grant), used=row.used, state=state, revoked_by=row.revoked_by)
 
 
-def _delegation_out(row: DelegationRow) -> DelegationOut:
+def _delegation_out(services: Services, viewer: Principal, row: DelegationRow) -> DelegationOut:
     made = row.delegation
     state: State = "ended" if times.now() >= made.until else "in_force"
     state = state if row.revoked_at is None else "revoked"
-    return DelegationOut(**made.model_dump(), state=state, revoked_by=row.revoked_by)
+    return DelegationOut(**_words(services, viewer, made), state=state, revoked_by=row.revoked_by)
 
 
 @router.get("/grants", operation_id="list_grants", summary="Standing grants", responses=problems())
 async def list_grants(principal: ApprovalsReader, services: ServicesDep) -> PageOut[GrantOut]:
     """The latest 500, newest first, those that ended too."""
     rows = await services.standing.grants(principal.tenant)
-    return PageOut[GrantOut](items=[grant_out(row) for row in rows], next_cursor=None)
+    return PageOut[GrantOut](items=[grant_out(services, principal, row) for row in rows], next_cursor=None)
 
 
 @router.post(
@@ -64,7 +72,7 @@ async def list_grants(principal: ApprovalsReader, services: ServicesDep) -> Page
 )  # fmt: skip
 async def create_grant(body: GrantIn, principal: Granter, services: ServicesDep) -> GrantOut:
     """A grant turns asks into allows, never a deny; it does not count for runs of the one who made it."""
-    return grant_out(await grant_by_admin(services, principal, body))
+    return grant_out(services, principal, await grant_by_admin(services, principal, body))
 
 
 @router.delete("/grants/{grant_id}", operation_id="revoke_grant", summary="End a grant", responses=problems(404))
@@ -74,14 +82,15 @@ async def revoke_grant(grant_id: Id, principal: ApprovalsAnswerer, services: Ser
     if row is None:
         raise not_found("grant", grant_id)
     _own(services, principal, row.grant.created_by)
-    return grant_out(await services.standing.revoke_grant(principal.tenant, grant_id, principal.id) or row)
+    ended = await services.standing.revoke_grant(principal.tenant, grant_id, principal.id)
+    return grant_out(services, principal, ended or row)
 
 
 @router.get("/delegations", operation_id="list_delegations", summary="Who answers for whom", responses=problems())
 async def list_delegations(principal: ApprovalsReader, services: ServicesDep) -> PageOut[DelegationOut]:
     """The latest 500, newest first, those that ended too."""
     rows = await services.standing.delegations(principal.tenant)
-    return PageOut[DelegationOut](items=[_delegation_out(row) for row in rows], next_cursor=None)
+    return PageOut[DelegationOut](items=[_delegation_out(services, principal, row) for row in rows], next_cursor=None)
 
 
 @router.post(
@@ -90,7 +99,7 @@ async def list_delegations(principal: ApprovalsReader, services: ServicesDep) ->
 )  # fmt: skip
 async def create_delegation(body: DelegationIn, principal: ApprovalsAnswerer, services: ServicesDep) -> DelegationOut:
     """With the roles you hold now, until the end you name. One voice, whoever of the two uses it."""
-    return _delegation_out(await delegate_all(services, principal, body))
+    return _delegation_out(services, principal, await delegate_all(services, principal, body))
 
 
 @router.delete(
@@ -102,7 +111,7 @@ async def revoke_delegation(delegation_id: Id, principal: ApprovalsAnswerer, ser
     row = await _delegation(services, principal, delegation_id)
     _own(services, principal, row.delegation.created_by, row.delegation.absent.id)
     await services.standing.revoke_delegation(principal.tenant, delegation_id, principal.id)
-    return _delegation_out(await _delegation(services, principal, delegation_id))
+    return _delegation_out(services, principal, await _delegation(services, principal, delegation_id))
 
 
 async def _delegation(services: Services, principal: Principal, delegation_id: str) -> DelegationRow:

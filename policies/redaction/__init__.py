@@ -6,6 +6,6 @@ people, pass through it. Pure; linear in its input.
 """
 
 from policies.redaction.names import names_secret
-from policies.redaction.redactor import MARK, Redactor, redact, redact_json
+from policies.redaction.redactor import MARK, Redactor, redact, redact_all, redact_json
 
-__all__ = ["MARK", "Redactor", "names_secret", "redact", "redact_json"]
+__all__ = ["MARK", "Redactor", "names_secret", "redact", "redact_all", "redact_json"]

@@ -117,11 +117,17 @@ def _hidden(value: JsonValue) -> JsonValue:
 
 
 _SECRETS_ONLY = Redactor()
+_EVERYTHING = Redactor(private=True)
 
 
 def redact(text: str) -> str:
     """`text` with every secret of a known shape or name replaced by `[redacted]`."""
     return _SECRETS_ONLY.text(text)
+
+
+def redact_all(value: JsonValue) -> JsonValue:
+    """As `redact_json`, personal data too."""
+    return _EVERYTHING.json(value)
 
 
 def redact_json(value: JsonValue) -> JsonValue:

@@ -13,7 +13,7 @@ import httpx
 from api.app import Server, create_app
 from api.services import Services
 from policies.decision import Principal
-from tests.fixtures.temporal import TemporalServer, free_port
+from tests.fixtures.temporal import QUIET, TemporalServer, free_port
 from tools.contract import ToolCall, arguments_digest
 from worker import main, temporal
 from worker.sandbox.images import ImageStore
@@ -55,7 +55,7 @@ class Api:
 
     def _client(self, who: str, headers: dict[str, str]) -> httpx.AsyncClient:
         if who not in self.clients:
-            self.clients[who] = httpx.AsyncClient(base_url=f"{self.url}/api/v1", headers=headers, timeout=30)
+            self.clients[who] = httpx.AsyncClient(base_url=f"{self.url}/api/v1", headers=headers, timeout=60)
         return self.clients[who]
 
     async def put_run(self, tenant: str = "default", phase: Phase = Phase.QUEUED, **changes: Any) -> Run:
@@ -103,7 +103,8 @@ def question_of(run: Run, **changes: Any) -> ApprovalRequest:
 
 @asynccontextmanager
 async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGenerator[Api, None]:
-    """Serve until the block ends; then stop as SIGTERM would."""
+    """Serve until the block ends; then stop as SIGTERM would. Its runs are where nobody works unless told so."""
+    changes = {"temporal_namespace": QUIET} | changes
     settings = Settings(data=data, home=HOME, temporal_address=temporal_address, api_port=free_port(), **changes)
     app = create_app(settings)
     server = Server(settings, app)
@@ -126,7 +127,7 @@ async def staffed(data: Path) -> AsyncGenerator[Api, None]:
     ImageStore(data, lambda _: None).ensure()
     server = TemporalServer()
     await server.start()
-    async with running(data, server.address) as api:
+    async with running(data, server.address, temporal_namespace="default") as api:
         client = await temporal.connect(api.settings)
         async with (
             main._runs(api.settings, client) as runs,  # pyright: ignore[reportPrivateUsage]

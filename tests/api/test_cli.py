@@ -41,7 +41,7 @@ class Done:
 def command(*arguments: str, **env: str) -> Done:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
     done = subprocess.run(
-        [*PROGRAM, *arguments], env=kept | env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        [*PROGRAM, *arguments], env=kept | env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
         check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout, done.stderr)

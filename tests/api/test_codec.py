@@ -122,10 +122,34 @@ async def test_a_browser_may_ask_from_the_temporal_ui_alone(api: Api) -> None:
     for ours in (api.settings.temporal_ui, api.settings.temporal_ui.replace("127.0.0.1", "localhost")):
         answer = await preflight(ours)
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ours)
-        assert "access-control-allow-credentials" not in answer.headers
+        assert answer.headers["access-control-allow-credentials"] == "true"
     for other in ("https://example.org", f"{api.settings.temporal_ui}.example.org", "null"):
         assert "access-control-allow-origin" not in (await preflight(other)).headers
     assert "access-control-allow-origin" not in (await preflight(api.settings.temporal_ui, "/runs")).headers
+
+
+async def test_a_console_session_counts_on_pages_of_the_temporal_ui_alone(api: Api, payloads: list[Json]) -> None:
+    ui = api.settings.temporal_ui
+
+    async def ask(who: str, origin: str | None) -> httpx.Response:
+        await api.client(who)
+        async with httpx.AsyncClient(base_url=api.url) as browser:
+            entered = await browser.post("/console/sign-in", data={"key": api.keys[who]}, headers={"Origin": api.url})
+            assert entered.status_code == 303
+            headers = {} if origin is None else {"Origin": origin}
+            return await browser.post("/api/v1/codec/decode", json={"payloads": payloads}, headers=headers)
+
+    for origin in (ui, api.url):
+        answer = await ask("auditor", origin)
+        assert answer.status_code == 200
+        assert WORD in text(answer.json()["payloads"])
+        assert answer.headers.get("access-control-allow-origin") == (ui if origin == ui else None)
+    assert (await api.records("history.decoded"))[-1]["actor"] == "auditor"
+    for origin in ("https://example.org", f"{ui}.example.org", "null", None):
+        refused = await ask("auditor", origin)
+        assert refused.status_code == 401, origin
+        assert "access-control-allow-origin" not in refused.headers
+    assert (await ask("viewer", ui)).status_code == 403
 
 
 async def test_temporal_s_own_command_line_reads_by_it(api: Api, payloads: list[Json]) -> None:
@@ -137,7 +161,7 @@ async def test_temporal_s_own_command_line_reads_by_it(api: Api, payloads: list[
             "--address", api.settings.temporal_address, "--codec-endpoint", f"{api.url}/api/v1/codec",
             "--codec-auth", f"Bearer {api.keys['auditor']}",
         ],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     started = json.loads(done.stdout)["events"][0]["workflowExecutionStartedEventAttributes"]

@@ -35,7 +35,7 @@ def test_production_does_not_start_on_a_generated_key(program: tuple[str, ...], 
     env |= {"GATEHOUSE_ENVIRONMENT": "production", "GATEHOUSE_DATA": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", *program], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "GATEHOUSE_ENCRYPTION_KEYS" in done.stdout + done.stderr

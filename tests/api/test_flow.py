@@ -28,7 +28,7 @@ async def asked(api: Api, automation: str = "tidy", requester: str = "operator",
     response = await client.post("/runs", json=body)
     assert response.status_code == 202, response.text
     run_id = str(response.json()["id"])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             items = (await client.get("/approvals", params={"run": run_id})).json()["items"]
             if items:
@@ -41,7 +41,7 @@ async def asked(api: Api, automation: str = "tidy", requester: str = "operator",
 async def ended(api: Api, run_id: str) -> Json:
     """The run once it is closed, and the proof that its record is whole."""
     client = await api.client("operator")
-    events = await asyncio.wait_for(read(client, run_id), 60)
+    events = await asyncio.wait_for(read(client, run_id), 240)
     assert events[-1]["type"] == "run.closed"
     run: Json = (await client.get(f"/runs/{run_id}")).json()
     run["events"] = [e["type"] for e in events]

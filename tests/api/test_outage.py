@@ -78,7 +78,7 @@ async def test_temporal_away_from_the_start_and_again_later(tmp_path: Path) -> N
         begin = asyncio.get_running_loop().time()
         assert (await start(client)).json()["kind"] == "temporal_unreachable"
         assert (await parts(api))[1]["temporal"] is False
-        assert asyncio.get_running_loop().time() - begin < 12
+        assert asyncio.get_running_loop().time() - begin < 60
         assert (await api.services.audit.verify()).ok
 
 
@@ -111,7 +111,7 @@ async def test_on_postgresql(tmp_path: Path, temporal_server: TemporalServer, po
         run = await api.put_run()
         following = asyncio.create_task(read(client, run.id))
         assert (await client.post(f"/runs/{run.id}/cancel")).json()["phase"] == "cancelled"
-        assert [e["type"] for e in await asyncio.wait_for(following, 10)] == ["run.cancel_requested", "run.closed"]
+        assert [e["type"] for e in await asyncio.wait_for(following, 60)] == ["run.cancel_requested", "run.closed"]
         listed = (await client.get("/runs")).json()["items"]
         assert {r["id"] for r in listed} == ids | {run.id}
         nul = await client.post("/runs", json={"automation": "tidy", "inputs": {"path": "in/\x00"}})

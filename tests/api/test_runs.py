@@ -2,14 +2,16 @@
 before the workflow; files belong to the tenant; other tenants' runs do not exist."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from api.launch import RunIn, _write, check  # pyright: ignore[reportPrivateUsage]
 from policies.decision import Principal
 from tests.api.running import Api, Json
+from worker.store.tables import idempotency_key
 from workflows.contracts import Phase
 
 BODY: Json = {"automation": "tidy", "inputs": {"path": "in/a"}}
@@ -137,12 +139,13 @@ async def test_a_request_that_died_is_taken_over_under_the_same_run(api: Api, op
             "key-died",
             body.fingerprint(),
             resource_id="run_died",
-            busy_for=timedelta(seconds=0.3),
             conn=conn,
         )
         await _write(api.services, conn, principal, checked, reservation.resource_id)
     assert (await start(operator, "key-died")).json()["kind"] == "in_progress"
-    await asyncio.sleep(0.4)
+    async with api.services.database.begin() as conn:
+        away = sa.update(idempotency_key).where(idempotency_key.c.resource_id == "run_died")
+        await conn.execute(away.values(busy_until=datetime.now(UTC) - timedelta(seconds=1)))
     taken = await start(operator, "key-died")
     assert (taken.status_code, taken.json()["id"]) == (202, "run_died")
     assert len(await api.records("run.requested", run_id="run_died")) == 1

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from deploy.assets import FOLDER
 from policies.redaction import redact_json
@@ -21,6 +21,7 @@ SHOTS = ROOT / "test-output" / "console"
 AXE = FOLDER / "axe.min.js"
 PATIENCE_MS = 30_000
 """Ceiling of every wait for something a page shows; on a loaded machine a browser may be slow."""
+expect.set_options(timeout=PATIENCE_MS)
 
 Scheme = Literal["light", "dark"]
 LOOKS: dict[str, dict[str, Any]] = {

@@ -72,13 +72,13 @@ async def begin(client: httpx.AsyncClient) -> dict[str, str]:
 
 
 async def code_for(there: str, sub: str) -> dict[str, str]:
-    async with httpx.AsyncClient() as browser:
+    async with httpx.AsyncClient(timeout=60) as browser:
         back = (await browser.post(there, data={"sub": sub})).headers["location"]
     return {k: v[0] for k, v in parse_qs(urlsplit(back).query).items()}
 
 
 async def test_no_role_no_session(federated: Api) -> None:
-    async with httpx.AsyncClient(base_url=federated.url) as client:
+    async with httpx.AsyncClient(base_url=federated.url, timeout=60) as client:
         answer = await code_for((await begin(client))["there"], "stranger")
         response = await client.get("/console/sign-in/callback", params=answer)
         assert (response.status_code, "does not open this console" in response.text) == (403, True)
@@ -87,7 +87,10 @@ async def test_no_role_no_session(federated: Api) -> None:
 
 async def test_a_code_counts_only_where_it_was_asked_for(federated: Api) -> None:
     """Nobody can end a log-in in another browser, and a code is worth nothing without its verifier or twice."""
-    async with httpx.AsyncClient(base_url=federated.url) as mine, httpx.AsyncClient(base_url=federated.url) as theirs:
+    async with (
+        httpx.AsyncClient(base_url=federated.url, timeout=60) as mine,
+        httpx.AsyncClient(base_url=federated.url, timeout=60) as theirs,
+    ):
         answer = await code_for((await begin(mine))["there"], "ruth")
         assert (await theirs.get("/console/sign-in/callback", params=answer)).status_code == 403  # no attempt at all
         other = await begin(theirs)

@@ -21,7 +21,7 @@ OURS = {"Sec-Fetch-Site": "same-origin"}
 
 async def browser_of(api: Api, key: str) -> httpx.AsyncClient:
     """A signed-in browser without a window."""
-    client = httpx.AsyncClient(base_url=api.url, headers=OURS, timeout=30)
+    client = httpx.AsyncClient(base_url=api.url, headers=OURS, timeout=60)
     response = await client.post("/console/sign-in", data={"key": key})
     assert (response.status_code, response.headers["location"]) == (303, "/console/queue"), response.text
     return client
@@ -33,7 +33,7 @@ async def key_of(api: Api, name: str, *roles: str) -> tuple[str, str]:
 
 
 async def test_no_session_no_page(house: Api) -> None:
-    async with httpx.AsyncClient(base_url=house.url) as nobody:
+    async with httpx.AsyncClient(base_url=house.url, timeout=60) as nobody:
         for path in "/console/queue?effect=send", "/console/questions/run_x.1", "/console/live?after=0":
             response = await nobody.get(path)
             assert response.status_code == 303
@@ -47,7 +47,7 @@ async def test_no_session_no_page(house: Api) -> None:
 
 async def test_the_cookie(house: Api) -> None:
     _, key = await key_of(house, "cookie")
-    async with httpx.AsyncClient(base_url=house.url, headers=OURS) as client:
+    async with httpx.AsyncClient(base_url=house.url, headers=OURS, timeout=60) as client:
         response = await client.post("/console/sign-in", data={"key": key})
     cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie
@@ -136,7 +136,7 @@ async def test_other_sites_change_nothing(house: Api, headers: dict[str, str]) -
 async def test_our_own_pages_by_origin_alone(house: Api) -> None:
     """Browsers leave Sec-Fetch-Site out on plain HTTP."""
     _, key = await key_of(house, "plain")
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}) as client:
+    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, timeout=60) as client:
         assert (await client.post("/console/sign-in", data={"key": key})).status_code == 303
 
 
@@ -159,7 +159,7 @@ async def test_headers_and_no_inline_code(house: Api) -> None:
 @pytest.mark.parametrize("there", ["https://evil.example/", "//evil.example", "/console//evil", "/api/v1/keys", "x"])
 async def test_signing_in_leads_nowhere_else(house: Api, there: str) -> None:
     _, key = await key_of(house, "next")
-    async with httpx.AsyncClient(base_url=house.url, headers=OURS) as client:
+    async with httpx.AsyncClient(base_url=house.url, headers=OURS, timeout=60) as client:
         response = await client.post("/console/sign-in", data={"key": key, "next": there})
     assert response.headers["location"] == "/console/queue"
 

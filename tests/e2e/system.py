@@ -96,7 +96,7 @@ class System:
         """kill -9, and wait until the kernel has taken the process away."""
         process = self.processes.pop(part)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
     async def start_all(self) -> None:
         """Start everything, make one key per person, and wait until the API reports ready."""
@@ -153,10 +153,10 @@ class System:
         return httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self.ports['api']}/api/v1",
             headers={"Authorization": f"Bearer {self.keys[person]}"},
-            timeout=20,
+            timeout=60,
         )
 
-    async def request(self, person: str, method: str, path: str, timeout_s: float = 40, **kw: Any) -> httpx.Response:
+    async def request(self, person: str, method: str, path: str, timeout_s: float = 120, **kw: Any) -> httpx.Response:
         """One request, repeated while the API is down or answers 503: what a patient client does."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -194,7 +194,7 @@ class System:
         assert response.status_code == 200, response.text
         return cast(Json, response.json())
 
-    async def finished(self, run_id: str, timeout_s: float = 90) -> Json:
+    async def finished(self, run_id: str, timeout_s: float = 240) -> Json:
         """Wait for a final phase."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -204,7 +204,7 @@ class System:
             await asyncio.sleep(0.3)
         raise AssertionError(f"run {run_id} not finished after {timeout_s} s: {await self.run(run_id)}\n{self.tails()}")
 
-    async def pending(self, run_id: str, timeout_s: float = 60) -> Json:
+    async def pending(self, run_id: str, timeout_s: float = 240) -> Json:
         """Wait for a pending question of the run."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -234,7 +234,7 @@ class System:
             if len(items) < 200:
                 return found
 
-    async def until_record(self, run_id: str, kind: str, nth: int = 1, timeout_s: float = 60) -> Json:
+    async def until_record(self, run_id: str, kind: str, nth: int = 1, timeout_s: float = 240) -> Json:
         """Wait until the run's nth record of a type exists."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -251,7 +251,7 @@ class System:
         label = f"label=gatehouse.run={run_id}"
         return docker("ps", "-aq", "--filter", label) + docker("volume", "ls", "-q", "--filter", label)
 
-    async def boxed(self, run_id: str, timeout_s: float = 30) -> str:
+    async def boxed(self, run_id: str, timeout_s: float = 240) -> str:
         """Wait until a call of the run is in its container; the container's id."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -261,8 +261,19 @@ class System:
             await asyncio.sleep(0.05)
         raise AssertionError(f"no container of {run_id} in {timeout_s} s\n{self.tails()}")
 
+    async def marked(self, run_id: str, mark: str, timeout_s: float = 240) -> None:
+        """Wait until a program of the run that still runs has left its mark in the workspace."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            box = await self.boxed(run_id)
+            copied = ["docker", "cp", f"{box}:/workspace/out/marks.log", "-"]
+            if f"{mark}\n".encode() in subprocess.run(copied, capture_output=True, check=False, timeout=120).stdout:  # noqa: ASYNC221
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"no {mark} of {run_id} in {timeout_s} s\n{self.tails()}")
+
 
 def docker(*arguments: str) -> list[str]:
     """Lines of a Docker command's output."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=120)
     return done.stdout.split()

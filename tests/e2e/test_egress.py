@@ -67,7 +67,7 @@ async def test_a_charge_happens_once_though_its_worker_is_killed(
     assert TOKEN not in (system.data / "logs" / "sandbox.log").read_text(errors="replace")
 
     host, _, port = outside["GATEHOUSE_METRICS_ADDRESS"].rpartition(":")
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         told = (await client.get(f"http://{host}:{int(port) + 2}/metrics")).text
     assert "gatehouse_box_runs{" in told
     assert "temporal_worker_task_slots_available" in told

@@ -31,6 +31,7 @@ from worker import temporal
 from worker.sandbox import engine as names
 from worker.sandbox.engine import installation_id
 from worker.settings import Settings
+from worker.storage import open_database
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
 from worker.store.database import Database
@@ -135,7 +136,7 @@ class Workers:
         """kill -9 of the eldest."""
         process = self.running.pop(0)
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
     def log(self) -> str:
         """What they had to say."""
@@ -231,7 +232,7 @@ async def test_every_call_has_one_outcome_and_nothing_is_left(engine: OwnEngine,
         labels = {"label": f"{names.LABEL_OWNER}={installation_id(workers.settings.data)}"}
         # Within 30 s on a machine that does nothing else.
         while left := left_in(engine, labels):
-            assert time.monotonic() - over < 120, (left, workers.log())
+            assert time.monotonic() - over < 300, (left, workers.log())
             # Boxes that wait for the next call are no leftovers: they go with their workers.
             while workers.running:
                 process = workers.running.pop()
@@ -262,7 +263,7 @@ async def accounted(
     workers: Workers, engine: OwnEngine, runs: dict[str, list[ToolRun]], outcomes: dict[str, list[Ended]]
 ) -> None:
     """Compare what each workflow was told with the ledger, the audit log, and what lies in the volume."""
-    database = Database(workers.settings.sql_url)
+    database = open_database(workers.settings)
     audit, ledger = AuditLog(database), Ledger(database)
     for run_id, calls in runs.items():
         told = {e.call: e.outcome for e in outcomes[run_id]}

@@ -17,7 +17,7 @@ from api.supervisor import addresses
 from api.supervisor.children import answers
 from api.supervisor.processes import Identity, from_json
 from api.supervisor.state import STATE, StateFiles
-from tests.readme_home import write_home
+from tests.readme_home import client_program, write_home
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {"temporal", "practice-model", "worker-runs", "worker-models", "worker-sandbox", "keeper", "api"}
@@ -50,7 +50,7 @@ class Machine:
         return asyncio.run(answers("127.0.0.1", port, "/api/v1/ready"))[0] == 200
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "did not happen"
@@ -123,6 +123,19 @@ def test_the_readmes_automation_runs_from_the_command_line(machine: Machine, tmp
     assert "already_decided" in late.stderr
 
 
+def test_the_readmes_program_runs(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "app.log").write_text("".join(f"line {n} {'ERROR' if n == 7 else 'fine'}\n" for n in range(50)))
+    key = machine.run("api.cli", "keys", "create", "olga", "--role", "operator").stdout.strip()
+    ours = {"GATEHOUSE_URL": addresses.read(machine.data)["api"], "GATEHOUSE_KEY": key, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", client_program()], cwd=tmp_path, env=os.environ | ours,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-2], lines[-1]) == ("run.requested", "run.closed", "succeeded ['report.md']")
+
+
 def test_a_second_start_finds_the_first(machine: Machine) -> None:
     before = machine.recorded()
     assert set(before) == PARTS | {"supervisor"}
@@ -151,7 +164,7 @@ def test_what_dies_is_started_again(machine: Machine) -> None:
 def test_after_a_kill_of_everything_it_starts_again(machine: Machine) -> None:
     before = machine.recorded()
     os.kill(before["supervisor"].pid, signal.SIGKILL)
-    eventually(lambda: not any(one.alive for one in before.values()), 20)
+    eventually(lambda: not any(one.alive for one in before.values()))
     assert (machine.data / STATE).exists(), "a killed supervisor cleans nothing up; the next start must cope"
     started = machine.run("api.cli", "up", "--detach")
     assert started.returncode == 0, started.stderr

@@ -1,23 +1,31 @@
-"""A secret and a personal datum, planted in every input of a whole system, are looked for wherever it keeps or shows
-anything, in every spelling."""
+"""A secret, a personal datum and a secret of a tool, planted in every input of a whole system, are looked for wherever
+it keeps, shows or sends anything, in every spelling."""
 
+import asyncio
 import json
-import sqlite3
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
 
 from policies.redaction.exact import forms
-from tests.e2e.system import System
+from tests.e2e.system import ROOT, System
+from tests.fixtures.receivers import Mailbox, Receiver, mail_server, receiver
+from tests.fixtures.temporal import free_port
 
 MAIL = "planted.person@corp.example"
 TOKEN = "ghp_" + "Pl4nt3dS3cr3tPl4nt3dS3cr3tPl4nt3dS3c"
-PLANTED = {form for value in (MAIL, TOKEN) for form in forms(value.encode()) if len(form) >= 12}
-
-# What runs has to be kept as it is somewhere, and is cleaned before it is shown. Everything else is searched.
-ORIGINALS = {
-    ("run", "inputs"), ("run", "result"), ("ledger", "result"), ("idempotency_key", "response"),
-    ("approval", "request"), ("approval", "answer"),
-}  # fmt: skip
+HELD = 'wölfe & "rams"/4711+x'
+"""The tool's own: no shape gives it away."""
+BOTH = f"tell {MAIL} that it is {TOKEN}"
+PLANTED = {form for value in (MAIL, TOKEN, HELD) for form in forms(value.encode()) if len(form) >= 12}
 
 
 def found_in(data: bytes) -> list[bytes]:
@@ -26,28 +34,62 @@ def found_in(data: bytes) -> list[bytes]:
     return [form for form in PLANTED if form in data or form.lower() in lowered]
 
 
-def cells(database: Path) -> Iterator[tuple[tuple[str, str], bytes]]:
-    """Every text and binary value of every table."""
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            rows = connection.execute(f'SELECT * FROM "{table}"')
-            columns = [column[0] for column in rows.description]
-            for row in rows:
-                for column, value in zip(columns, row, strict=True):
-                    if isinstance(value, str | bytes):
-                        yield (table, column), value if isinstance(value, bytes) else value.encode()
+@dataclass
+class Outside:
+    """A system that tells a webhook and a mailbox what happens, and serves its numbers."""
+
+    system: System
+    hook: Receiver
+    box: Mailbox
+    metrics: int
+
+
+@pytest.fixture
+async def outside(system: System, tmp_path: Path) -> AsyncIterator[Outside]:
+    assert system.home is not None
+    home, mail, metrics = tmp_path / "home", free_port(), free_port()
+    shutil.copytree(system.home, home)
+    async with receiver() as hook:
+        channels = [
+            {"name": "hook", "kind": "webhook", "url": hook.url.replace("hooks.test", "127.0.0.1"), "secret": "hook",
+             "events": ["*"]},
+            {"name": "mail", "kind": "email", "host": "127.0.0.1", "port": mail, "tls": "none", "events": ["*"],
+             "sender": "gatehouse@corp.example", "to": ["reviewers@corp.example"]},
+        ]  # fmt: skip
+        told = {"apiVersion": "gatehouse/v1", "networks": ["127.0.0.0/8"], "channels": channels}
+        (home / "notify.yaml").write_text(json.dumps(told))
+        with mail_server(mail) as box:
+            for part in ("keeper", "sandbox"):
+                system.kill(part)
+                system.start(
+                    part, GATEHOUSE_HOME=str(home), GATEHOUSE_NOTIFY_SECRET_HOOK="whsec_c2VjcmV0c2VjcmV0",
+                    GATEHOUSE_SECRET_PLANTED=HELD, GATEHOUSE_METRICS_ADDRESS=f"127.0.0.1:{metrics}",
+                )  # fmt: skip
+            yield Outside(system, hook, box, metrics)
+            for part in ("keeper", "sandbox"):
+                system.kill(part)  # the next test's are plain ones
+
+
+def tomorrow() -> str:
+    return (datetime.now(UTC) + timedelta(days=1)).isoformat()
+
+
+async def sent(system: System, person: str, method: str, path: str, status: int = 200, **more: Any) -> Any:
+    """One request that is answered so, whose answer holds no secret."""
+    answer = await system.request(person, method, path, **more)
+    assert answer.status_code == status, (path, answer.text)
+    return answer.json()
 
 
 async def plant(system: System) -> str:
-    """Put both into every input; the run's id."""
+    """Put all into every input that is no question's; the run's id."""
     for name in (f"{MAIL}.log", f"{TOKEN}.log"):
         refused = await system.request("olga", "POST", "/files", params={"name": name}, content=b"x")
         assert refused.status_code == 422
         assert not found_in(refused.content)
-    file = await system.upload("note.log", f"{MAIL} {TOKEN}".encode())
+    file = await system.upload("note.log", BOTH.encode())
     run_id = await system.start_run(
-        "spill-by-rules", f"{MAIL}-{TOKEN}", inputs={"mail": MAIL, "credential": TOKEN}, files=[file]
+        "plant-by-rules", f"{MAIL}-{TOKEN}", inputs={"mail": MAIL, "credential": TOKEN}, files=[file]
     )
     for planted in (MAIL, TOKEN):
         headers = {"X-Request-Id": planted, "User-Agent": planted, "Idempotency-Key": planted}
@@ -55,40 +97,122 @@ async def plant(system: System) -> str:
             await system.request("vera", method, path, params={"automation": planted, "q": planted}, headers=headers)
         bad = {"Authorization": f"Bearer {planted}"}
         assert (await system.request("olga", "GET", f"/runs/{planted}", headers=bad)).status_code == 401
+    checked = {"automation": "plant-by-rules", "tool": "note_down", "arguments": {"value": BOTH}}
+    await sent(system, "olga", "POST", "/policy/check", json=checked)
     return run_id
 
 
-async def test_nothing_planted_is_kept_or_shown(system: System) -> None:
+async def plant_in_words(system: System) -> None:
+    """What people write that is about no run."""
+    until = tomorrow()
+    grant = {"automation": "other", "tool": "note_down", "arguments": {"value": BOTH}, "uses": 1, "until": until}
+    made = await sent(system, "adam", "POST", "/grants", 201, json=grant | {"reason": BOTH})
+    await sent(system, "adam", "DELETE", f"/grants/{made['id']}")
+    absent = {"stand_in": "adam", "until": until, "reason": BOTH}
+    made = await sent(system, "ruth", "POST", "/delegations", 201, json=absent)
+    await sent(system, "ruth", "DELETE", f"/delegations/{made['id']}")
+    switch = {"scope": "tool", "target": "no-such-tool", "reason": BOTH}
+    made = await sent(system, "adam", "POST", "/switches", 201, json=switch)
+    released = {"state": "stop", "reason": BOTH}
+    await sent(system, "adam", "POST", f"/switches/{made['id']}/release", json=released)
+    key = {"name": MAIL, "principal": "nightly", "roles": ["viewer"]}
+    await sent(system, "adam", "POST", "/keys", 201, json=key)
+
+
+async def talk(system: System, run_id: str) -> None:
+    """Everything that can be said to the run's question."""
+    question = await system.pending(run_id, 120)
+    path = f"/approvals/{question['id']}"
+    said = {"digest": question["digest"], "text": BOTH}
+    await sent(system, "ruth", "POST", f"{path}/ask", json=said)
+    await sent(system, "olga", "POST", f"{path}/reply", json=said)
+    await sent(system, "ruth", "POST", f"{path}/delegate", json=said | {"to": "adam"})
+    remembered = {"uses": 1, "until": tomorrow(), "arguments": {"value": f"{MAIL}*"}}
+    edited = {"value": f"{BOTH}, edited"}
+    for changes in ({"edited_arguments": edited}, {"remember": remembered}):
+        answered = await system.answer(question, "approve", **changes, reason=BOTH)
+        assert answered.status_code == 200, answered.text
+        if (await system.run(run_id))["phase"] in ("succeeded", "failed"):
+            return
+        waiting = (await sent(system, "ruth", "GET", "/approvals", params={"run": run_id, "state": "pending"}))["items"]
+        if not waiting:
+            return
+        question = waiting[0]
+
+
+async def visible(system: System, run_id: str) -> AsyncIterator[tuple[str, bytes]]:
+    """What a viewer is shown, by the API and in the console."""
+    questions = (await sent(system, "vera", "GET", "/approvals", params={"run": run_id}))["items"]
+    of_questions = [f"/approvals/{question['id']}" for question in questions]
+    for path in (
+        "/runs", f"/runs/{run_id}", f"/runs/{run_id}/artifacts", f"/runs/{run_id}/events", "/approvals", "/grants",
+        "/delegations", "/switches", *of_questions,
+    ):  # fmt: skip
+        shown = await system.request("vera", "GET", path)
+        assert shown.status_code == 200, (path, shown.text)
+        yield path, shown.content
+    base = f"http://127.0.0.1:{system.ports['api']}"
+    async with httpx.AsyncClient(base_url=base, headers={"Origin": base}, timeout=60) as browser:
+        entered = await browser.post("/console/sign-in", data={"key": system.keys["vera"]})
+        assert entered.status_code == 303
+        pages = [f"/questions/{question['id']}" for question in questions]
+        for path in ("/queue", "/runs", f"/runs/{run_id}", "/switches", "/automations", *pages):
+            shown = await browser.get(f"/console{path}")
+            assert shown.status_code == 200, (path, shown.text)
+            yield path, shown.content
+
+
+def exported(system: System, kind: str) -> bytes:
+    """The audit log as it is handed out."""
+    command = [sys.executable, "-m", "api.cli", "audit", "export", "--format", kind]
+    done = subprocess.run(command, cwd=ROOT, env=system.environment, capture_output=True, check=True, timeout=120)
+    assert len(done.stdout) > 10_000
+    return done.stdout
+
+
+async def test_nothing_planted_is_kept_shown_or_sent(outside: Outside) -> None:
+    system = outside.system
     run_id = await plant(system)
+    await plant_in_words(system)
+    await talk(system, run_id)
     run = await system.finished(run_id)
     assert run["phase"] == "succeeded", (run, system.tails())
     assert run["inputs"]["mail"] == MAIL, "who asked for the run sees its personal data"
     assert not found_in(json.dumps(run).replace(MAIL, "").encode()), "but no secret, not even its own"
 
-    records = json.dumps(await system.records(run_id))
-    assert not found_in(records.encode())
-    assert "[redacted email]" in records
-    outcomes = [
-        record["body"]["outcome"] for record in await system.records(run_id) if record["type"] == "call.outcome"
-    ]
-    assert outcomes == ["succeeded", "succeeded", "failed"], "the true values ran"
+    records = await system.records(run_id)
+    assert not found_in(json.dumps(records).encode())
+    assert "[redacted email]" in json.dumps(records)
+    outcomes = [record["body"]["outcome"] for record in records if record["type"] == "call.outcome"]
+    assert outcomes == ["succeeded", "succeeded", "failed", "succeeded"], (records, system.tails())
+    [noted] = [r["body"] for r in records if r["type"] == "call.outcome" and r["body"]["tool"] == "note_down"]
+    assert "[redacted]" in noted["content_head"], "the tool had its secret, and gave it away"
 
-    for path in ("/runs", f"/runs/{run_id}", f"/runs/{run_id}/artifacts", f"/runs/{run_id}/events", "/approvals"):
-        shown = await system.request("vera", "GET", path)
-        assert shown.status_code == 200, (path, shown.text)
-        assert not found_in(shown.content), path
+    async for path, shown in visible(system, run_id):
+        assert not found_in(shown), path
+    for kind in ("jsonl", "ocsf"):
+        assert not found_in(exported(system, kind)), kind
+    async with httpx.AsyncClient() as client:
+        for number in (2, 3):  # sandbox and keeper
+            counted = await client.get(f"http://127.0.0.1:{outside.metrics + number}/metrics")
+            assert counted.status_code == 200
+            assert not found_in(counted.content)
 
-    for log in (system.data / "logs").glob("*.log"):
-        assert not found_in(log.read_bytes()), log.name
+    closed = f"{run_id}/closed"
+    async with asyncio.timeout(60):
+        while closed not in {got.headers["webhook-id"] for got in outside.hook.got} or not outside.box.mails:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    for got in outside.hook.got:
+        assert not found_in(got.line.encode() + str(got.headers).encode() + got.body), got.headers["webhook-id"]
+    for letter in outside.box.mails:
+        assert not found_in(letter.as_bytes())
 
-    for history in system.data.glob("temporal.db*"):
-        assert not found_in(history.read_bytes()), history.name
-
-    seen: set[tuple[str, str]] = set()
-    for place, value in cells(system.data / "gatehouse.db"):
-        if found_in(value):
-            seen.add(place)
-    assert seen <= ORIGINALS, seen - ORIGINALS
+    # Everything that lies there: the store with its journal, Temporal's, logs, blobs, the anchor.
+    kept = [path for path in system.data.rglob("*") if path.is_file()]
+    assert {"gatehouse.db", "temporal.db", "runs.log", "audit.jsonl"} <= {path.name for path in kept}
+    assert any(path.suffix == ".sealed" for path in kept)
+    for path in kept:
+        assert not found_in(path.read_bytes()), path
 
 
 async def test_artifacts_keep_their_content_under_a_name_that_may_be_shown(system: System) -> None:

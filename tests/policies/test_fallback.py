@@ -112,9 +112,9 @@ def test_too_much_data_is_refused_unread() -> None:
 
 def test_the_slowest_expression_allowed_is_quick() -> None:
     many: dict[str, JsonValue] = {"files": [f"file-{n}" for n in range(19_000)]}
-    started = time.perf_counter()
+    started = time.thread_time()
     assert not Expression("files.exists(f, f == 'x')", THEN_VARIABLES).evaluate(many)
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 10
 
 
 @pytest.mark.parametrize(

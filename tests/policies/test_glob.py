@@ -23,6 +23,6 @@ def test_anchored_at_both_ends() -> None:
 
 
 def test_no_blow_up() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     assert not glob("a" * 2000, "*a" * 30 + "b")
-    assert time.perf_counter() - started < 10  # a blow-up would take years
+    assert time.thread_time() - started < 10  # a blow-up would take years

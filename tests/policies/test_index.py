@@ -4,7 +4,6 @@
 import gc
 import random
 import threading
-import time
 import weakref
 
 from hypothesis import given, settings
@@ -191,16 +190,14 @@ def test_8_threads_while_the_policy_is_reloaded() -> None:
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
-    reloads, until = 0, time.monotonic() + 6
-    while time.monotonic() < until:
+    reloads = 0
+    while reloads < 30 or sum(counts) < 20_000:
         current[0] = load_snapshot(snapshots[reloads % 3].rules.body, before=current[0])
         reloads += 1
     stop.set()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert reloads > 3
-    assert sum(counts) > 2_000
 
 
 def test_the_index_forgets_no_more_than_it_may_keep() -> None:

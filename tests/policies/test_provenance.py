@@ -304,8 +304,8 @@ def test_no_text_takes_long(part: str) -> None:
     """Patterns must not go back and forth: this runs in workflow code."""
     text = part * (50_000 // len(part))
     seen = sources(text[:20_000], untrusted=text)
-    start = time.perf_counter()
+    start = time.thread_time()
     links(text)
     seen.origin("target", text[:200])
     seen.origin("content", text)
-    assert time.perf_counter() - start < 1.0
+    assert time.thread_time() - start < 1.0

@@ -105,13 +105,13 @@ def test_4_the_matcher_calls_methods_of_request_objects() -> None:
 
 def test_5_a_pattern_takes_for_ever() -> None:
     naive_pattern, text = r"(a+)+$", "a" * 25 + "!"
-    started = time.perf_counter()
+    started = time.thread_time()
     casbin.util.regex_match(text, naive_pattern)
-    slow = time.perf_counter() - started
-    started = time.perf_counter()
+    slow = time.thread_time() - started
+    started = time.thread_time()
     assert not glob("a" * 48 + "!", "*a" * 24 + "*b")
     assert not expression("re(failure, '(a+)+$')", frozenset({"failure"})).holds({"failure": "a" * 10_000 + "!"})
-    assert time.perf_counter() - started < slow, "quadratic at worst, on a thousand times the text"
+    assert time.thread_time() - started < slow, "quadratic at worst, on a thousand times the text"
 
 
 def test_6_unknown_effect_is_ignored() -> None:

@@ -9,7 +9,9 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import ActivitySerializationContext, WorkflowSerializationContext
 
 from tests.worker.store.test_keyring import written
+from worker import encryption
 from worker.codec import ENCODING, KEY, RUN, TENANT, THREAD_BYTES, EncryptingCodec, PayloadRefused, Tenants, owner
+from worker.settings import Settings
 from worker.store.keyring import new_line, open_given, rotate
 
 WORDS = b'{"said": "nobody else is to read this"}'
@@ -43,14 +45,39 @@ async def test_a_payload_comes_back_and_shows_nothing_on_the_way(codec: Encrypti
     assert await codec.decode([one, two]) == [plain, plain]
 
 
-async def test_a_payload_of_before_encryption_stays_readable(codec: EncryptingCodec) -> None:
+async def test_a_payload_of_before_encryption_stays_readable_unless_that_is_refused(
+    codec: EncryptingCodec, keys: Path
+) -> None:
     assert await in_run(codec, "run_1").decode([payload()]) == [payload()]
+    strict = in_run(EncryptingCodec(open_given(keys), "default", strict=True), "run_1")
+    with pytest.raises(PayloadRefused, match="not encrypted came in run_1"):
+        await strict.decode([payload()])
+    sealed = await strict.encode([payload()])
+    label = payload(b'"open run_1"')
+    assert await strict.decode([*sealed, label]) == [payload(), label]
+
+
+async def test_what_strict_is(tmp_path: Path) -> None:
+    found = {(name, plain): encryption.strict(Settings(data=tmp_path, environment=name, plain_payloads=plain))
+             for name in ("default", "production") for plain in (None, True, False)}  # fmt: skip
+    assert found == {
+        ("default", None): False, ("default", True): False, ("default", False): True,
+        ("production", None): True, ("production", True): False, ("production", False): True,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("data", "readable"),
     [
         (b'"note@1 c1-1"', True),
+        (b'"gate write_file call_9fA-2"', True),
+        (b'"log-triage 1.2 for olga"', True),
+        (b'"log-triage 1.2 for olga@corp.example"', False),
+        (b'"Peter Miller"', False),
+        (b'"hunter2"', False),
+        (b'"note@1 c1-1 for Peter Miller"', False),
+        (b'"gate write_file call_9fA-2\\n"', False),
+        (b'"open run_1\\u0007"', False),
         (b'"the requester\\nsaid this"', False),
         (b'"' + b"x" * 300 + b'"', False),
         (b'["note@1 c1-1"]', False),

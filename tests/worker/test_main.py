@@ -62,7 +62,7 @@ async def test_a_worker_waits_for_temporal_and_stops_cleanly(tmp_path: Path) -> 
     seen: list[str] = []
 
     async def until(word: str) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not any(word in line for line in seen):
                 assert worker.stderr is not None
                 seen.append((await worker.stderr.readline()).decode())
@@ -82,7 +82,7 @@ async def test_a_worker_that_waits_can_be_stopped(tmp_path: Path) -> None:
         env=environment(tmp_path, f"127.0.0.1:{free_port()}"), stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert worker.stderr is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while b"waiting for Temporal" not in await worker.stderr.readline():
             pass
     worker.send_signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ from worker.settings import Settings
 
 
 async def read(address: str) -> dict[str, float]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         text = (await client.get(f"http://{address}/metrics")).text
     lines = re.findall(r"^(gatehouse_\w+)(\{[^}]*\})? ([0-9.e+-]+)$", text, re.MULTILINE)
     return {

@@ -37,12 +37,13 @@ def settings_for(server: TemporalServer, provider: Provider, data: Path) -> Sett
     return Settings.model_validate(
         {
             "data": data,
+            "plain_payloads": False,
             "temporal_address": server.address,
             "practice_model_url": f"{provider.url}/v1",
             "OPENAI_API_KEY": "sk-test-0123456789abcdefghij",
             "OPENAI_BASE_URL": f"{provider.url}/v1",
             "ANTHROPIC_API_KEY": "sk-ant-test-0123456789abcdefghij",
             "ANTHROPIC_BASE_URL": provider.url,
-            "model_timeout_s": 2.0,
+            "model_timeout_s": 6.0,
         }
     )

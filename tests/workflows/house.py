@@ -33,6 +33,7 @@ from worker.sandbox.container import Sandbox
 from worker.sandbox.workspace import Workspaces
 from worker.settings import Settings
 from worker.stoppable import stoppable
+from worker.storage import open_database
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog, AuditRecord
 from worker.store.blobs import Blobs
@@ -116,7 +117,7 @@ class Started:
     id: str
     handle: "WorkflowHandle[AutomationWorkflow, RunResult]"
 
-    async def result(self, timeout_s: float = 60) -> RunResult:
+    async def result(self, timeout_s: float = 120) -> RunResult:
         """How it ended, failed runs included. Raises CancelledError's WorkflowFailureError for a cancelled one."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -130,11 +131,11 @@ class Started:
         """The `state` query."""
         return await self.handle.query(contracts.QUERY_STATE, result_type=RunState)
 
-    async def question(self, nth: int = 1, timeout_s: float = 30) -> ApprovalRequest:
+    async def question(self, nth: int = 1, timeout_s: float = 120) -> ApprovalRequest:
         """Wait until the nth question of the run is pending."""
         return (await self.questions(f"{self.id}.{nth}", timeout_s=timeout_s))[0]
 
-    async def questions(self, *ids: str, timeout_s: float = 30) -> list[ApprovalRequest]:
+    async def questions(self, *ids: str, timeout_s: float = 120) -> list[ApprovalRequest]:
         """Wait until all of these are pending."""
 
         async def found() -> list[ApprovalRequest]:
@@ -265,7 +266,7 @@ async def opened(
     provider: Provider, sandbox: Sandbox, blobs: Blobs, settings: Settings, *, client: Client | None = None
 ) -> AsyncGenerator[House]:
     """The installation, its workers not polling yet. `client`: another than the product's."""
-    db = Database(settings.sql_url)
+    db = open_database(settings)
     await db.migrate()
     for tool in TOOLS.values():
         await blobs.put(tool.program)
@@ -319,7 +320,7 @@ def sandbox_worker(house: House, calls: SandboxActivities) -> Worker:
 _BUILT_IN = frozenset({"http_request"})
 
 
-async def until(find: Callable[[], Awaitable[T]], timeout_s: float = 30) -> T:
+async def until(find: Callable[[], Awaitable[T]], timeout_s: float = 120) -> T:
     """What `find` finds, as soon as it is something; fails when it stays nothing."""
     async with asyncio.timeout(timeout_s):
         while True:

@@ -144,10 +144,10 @@ async def test_an_answer_that_arrives_after_the_deadline_is_refused_whenever_it_
     """Sent in time, but no worker was there to take it before the timer fired: deadline and answer meet in one task."""
     lone_house.provider.script("race", calls(("erase", {"text": "old"})), answer(said="kept"))
     async with workers(lone_house):
-        run = await lone_house.start(automation("practice:race", approvals={"deadline_s": 3}))
+        run = await lone_house.start(automation("practice:race", approvals={"deadline_s": 8}))
         signed = lone_house.signed(await run.question(), "approve")
     sent = asyncio.create_task(lone_house.send(run, signed))
-    await asyncio.sleep(4)
+    await asyncio.sleep(9)
     async with workers(lone_house):
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await sent

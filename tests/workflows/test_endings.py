@@ -1,6 +1,5 @@
 """How runs end before their time: cancelled, without a sandbox, with calls of unknown outcome, with a broken store."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from tests.fixtures.sandbox import leftovers
 from tests.workflows.house import RUTH, House, Started, automation, until, workers
 from tools.contract import JsonObject
 from worker.sandbox.container import Sandbox
-from worker.sandbox.engine import LABEL_KIND, LABEL_OWNER, LABEL_RUN
+from worker.sandbox.engine import LABEL_KIND, LABEL_OWNER, LABEL_RUN, NotFound
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
 from worker.store.signing import public_keys
@@ -26,6 +25,16 @@ async def boxed(house: House, run: Started) -> str:
     labels = {LABEL_OWNER: house.sandbox.owner, LABEL_RUN: run.id, LABEL_KIND: "call"}
     found = await until(lambda: house.sandbox.engine.find_containers(labels))
     return str(found[0]["Id"])
+
+
+async def written(house: House, box: str) -> bytes | None:
+    """What the program has written so far, as the engine packs it."""
+    try:
+        return await house.sandbox.engine.call(
+            lambda api: b"".join(api.get_archive(box, "/workspace/out/effects.jsonl")[0])
+        )
+    except NotFound:
+        return None
 
 
 # ---------------------------------------------------------------- cancel
@@ -78,11 +87,11 @@ async def test_cancel_while_a_human_should_finish_the_job(house: House) -> None:
 
 async def lost_call(house: House, model: str) -> Started:
     """A run whose at-most-once call lost its box in the middle."""
-    house.provider.script(model, calls(("erase", {"text": "once", "seconds": 6})), answer(said="seen"))
+    house.provider.script(model, calls(("erase", {"text": "once", "seconds": 25})), answer(said="seen"))
     run = await house.start(automation(f"practice:{model}"))
     await house.say(run, await run.question(), "approve")
     box = await boxed(house, run)
-    await asyncio.sleep(1)  # let the program write its line
+    await until(lambda: written(house, box))
     await house.sandbox.engine.call(lambda api: api.remove_container(box, force=True))
     return run
 

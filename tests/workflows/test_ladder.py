@@ -16,7 +16,7 @@ FAULTS: dict[str, tuple[tuple[Turn, ...], str]] = {
     "overloaded": ((Status(503), Status(503), Status(503)), "HTTP 503"),
     "rate limited": ((Status(429), Status(429), Status(429)), "rate limited (HTTP 429)"),
     "told to wait for an hour": ((Status(429, {"retry-after": "3600"}),), "asks to wait 3600 s"),
-    "time-out": ((Silence(5),), "timed out"),
+    "time-out": ((Silence(30),), "timed out"),
     "broken JSON": ((Broken(), Broken(), Broken()), "could not be read"),
     "dropped connection": ((Drop(), Drop(), Drop()), "could not be read"),
     "bad credentials": ((Status(401),), "credentials refused (HTTP 401)"),

@@ -102,9 +102,9 @@ async def test_a_held_question_stands_still_and_takes_no_answer(house: House, bo
 
 
 async def test_what_a_switch_kills_runs_again_where_that_is_harmless(house: House, board: Board) -> None:
-    house.provider.script("again", calls(("note", {"text": "x", "seconds": 3})), answer(said="done"))
+    house.provider.script("again", calls(("note", {"text": "x", "seconds": 8})), answer(said="done"))
     run = await house.start(automation("practice:again", name="again"))
-    await until(lambda: board.stops.claimed_boxes([run.id]), 30)
+    await until(lambda: board.stops.claimed_boxes([run.id]))
     await until(lambda: _claimed(board, run))
     switch = await board.stop("again")
     await until(lambda: board.confirmed(switch))
@@ -120,7 +120,7 @@ async def _claimed(board: Board, run: Started) -> list[str]:
 
 
 async def test_what_may_not_be_repeated_is_asked_about_once_the_run_goes_on(house: House, board: Board) -> None:
-    house.provider.script("asked-later", calls(("erase", {"text": "x", "seconds": 5})), answer(said="done"))
+    house.provider.script("asked-later", calls(("erase", {"text": "x", "seconds": 25})), answer(said="done"))
     run = await house.start(automation("practice:asked-later", name="asked-later"))
     await house.say(run, await run.question(), "approve")
     await until(lambda: _claimed(board, run))

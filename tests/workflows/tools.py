@@ -9,9 +9,12 @@ _PROGRAM = b"""\
 import json, sys, time
 asked = json.load(sys.stdin)
 arguments = asked["arguments"]
-with open("out/effects.jsonl", "a") as file:
+with open("out/effects.jsonl", "a+") as file:
+    file.seek(0)
+    again = asked["key"] in file.read()
     file.write(json.dumps({"text": arguments.get("text", ""), "call": asked["call_id"], "key": asked["key"]}) + "\\n")
-time.sleep(arguments.get("seconds", 0))
+if not again:
+    time.sleep(arguments.get("seconds", 0))
 if arguments.get("fail"):
     sys.exit("asked to fail")
 print(json.dumps({"did": arguments.get("text", ""), "padding": "x" * arguments.get("padding", 0)}))

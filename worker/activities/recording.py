@@ -1,20 +1,16 @@
 """What the recording activities share: how faults of the store reach Temporal, and how data enters the log."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from pydantic import JsonValue
 from temporalio.exceptions import ApplicationError
 
 from tools.contract import JsonObject, ToolCall, canonical_json
 from worker.store.audit import RunAlreadyClosed
-from worker.store.database import StoreUnavailable
+from worker.store.database import Redact, StoreUnavailable
 from worker.store.events import HEAD_CHARS
 from worker.store.ledger import LedgerConflict
-
-Redact = Callable[[JsonValue], JsonValue]
-"""Takes secrets out of a JSON value; a string stays a string, an object an object."""
 
 STORE_UNAVAILABLE = "store_unavailable"
 """ApplicationError type, retried: nothing was recorded, or nobody knows, and a repeat is harmless."""

@@ -25,10 +25,11 @@ from worker.notify.channels import Secrets, load
 from worker.notify.senders import senders
 from worker.sandbox.process import this_process
 from worker.settings import Settings
+from worker.storage import open_database
 from worker.store import times
 from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
-from worker.store.database import Database, StoreUnavailable
+from worker.store.database import StoreUnavailable
 from worker.store.leases import Lease
 from worker.store.ledger import Ledger
 from worker.store.outbox import Outbox
@@ -111,7 +112,7 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    db, me, secrets = Database(settings.sql_url), this_process(), Secrets()
+    db, me, secrets = open_database(settings), this_process(), Secrets()
     tasks: list[asyncio.Task[None]] = []
     leases: list[Lease] = []
     try:
@@ -120,7 +121,9 @@ async def serve(settings: Settings) -> None:
         stopping = Stopping(Switches(db, audit), Stops(db), audit, connection.client)
         delivering = Delivering(Outbox(db), senders(load(settings.home, secrets), secrets))
         runs, approvals = Runs(db), Approvals(db)
-        records = RecordActivities(audit, runs, approvals, Ledger(db, audit), {})
+        records = RecordActivities(
+            audit, runs, approvals, Ledger(db, audit), {}, redact=temporal.redactor(settings).json
+        )
         sweeping = Sweeping(runs, approvals, audit, records, connection.client)
         duties = (
             ("stopping", stopping.look, STOPPING_S),

@@ -7,7 +7,7 @@ once, and every value handed out is made known to the scrubber of this process.
 import asyncio
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -124,14 +124,20 @@ class Token(Protocol):
 class Secrets:
     """All sources in order; the first that knows a name counts."""
 
-    def __init__(self, sources: Sequence[Source], scrubber: Scrubber) -> None:
+    def __init__(
+        self, sources: Sequence[Source], scrubber: Scrubber, learn: Callable[[Iterable[str]], None] | None = None
+    ) -> None:
+        """`learn` hears every value that is handed out too: the redactor of this process's logs and failures."""
         self._sources = sources
         self.scrubber = scrubber
+        self._learn = learn
 
     async def resolve(self, names: Iterable[str]) -> dict[str, bytes]:
         """Values by name. Raises SecretRefused, SandboxUnavailable."""
         found = {name: await self._one(name) for name in sorted(set(names))}
         self.scrubber.learn(found.values())
+        if self._learn is not None:
+            self._learn([value.decode(errors="replace") for value in found.values()])
         return found
 
     async def _one(self, name: str) -> bytes:

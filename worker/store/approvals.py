@@ -10,6 +10,7 @@ from tools.contract import Wire
 from worker.store import times
 from worker.store.database import Database, insert_if_absent
 from worker.store.paging import Page, Position, newest_first, page_of
+from worker.store.sealing import Seals
 from worker.store.tables import approval as table
 from workflows.contracts import ApprovalAnswer, ApprovalProgress, ApprovalRequest, ApprovalState
 from workflows.held import FrozenQuestion
@@ -41,21 +42,22 @@ class Approvals:
 
     def __init__(self, db: Database) -> None:
         self.db = db
+        self._seals = Seals(db.keyring)
 
     async def open(self, request: ApprovalRequest, *, conn: AsyncConnection | None = None) -> ApprovalRow:
         """Insert the question as pending; when its id is taken, the stored row comes back unchanged."""
         if conn is not None:
-            return await _open(conn, request)
+            return await self._open(conn, request)
         async with self.db.begin() as own:
-            return await _open(own, request)
+            return await self._open(own, request)
 
     async def note(self, approval_id: str, progress: ApprovalProgress, *, conn: AsyncConnection) -> ApprovalRow | None:
         """Show what happened to an open question; what is older than the row shows, or comes after its end, changes
         nothing. The row as it is then stored; None when there is no such question."""
-        row = _found(await conn.execute(sa.select(table).where(table.c.id == approval_id)))
+        row = self._found(await conn.execute(sa.select(table).where(table.c.id == approval_id)))
         if row is None or row.state not in OPEN_STATES or row.progress.seq >= progress.seq:
             return row
-        values = {"progress": progress.model_dump_json()}
+        values = self._seals.seal(table, _named(row.request), progress=progress.model_dump_json())
         await conn.execute(sa.update(table).where(table.c.id == approval_id).values(values))
         return row.model_copy(update={"progress": progress})
 
@@ -79,9 +81,9 @@ class Approvals:
         if state in OPEN_STATES:
             raise ValueError(f"{state} does not close a question")
         if conn is not None:
-            return await _close(conn, approval_id, state, answer, progress)
+            return await self._close(conn, approval_id, state, answer, progress)
         async with self.db.begin() as own:
-            return await _close(own, approval_id, state, answer, progress)
+            return await self._close(own, approval_id, state, answer, progress)
 
     async def get(self, tenant: str | None, approval_id: str) -> ApprovalRow | None:
         """The question, if that tenant has it. `tenant` None is for internal use: any tenant."""
@@ -89,7 +91,7 @@ class Approvals:
         if tenant is not None:
             query = query.where(table.c.tenant == tenant)
         async with self.db.read() as conn:
-            return _found(await conn.execute(query))
+            return self._found(await conn.execute(query))
 
     async def page(
         self, tenant: str | None, *, state: ApprovalState | None = None, automation: str | None = None,
@@ -106,20 +108,19 @@ class Approvals:
             query, kind="approvals", at=table.c.requested_at, key=table.c.id, cursor=cursor, limit=limit
         )  # fmt: skip
         async with self.db.read() as conn:
-            found = [approval_row(row) for row in await conn.execute(query)]
+            found = [approval_row(self._seals, row) for row in await conn.execute(query)]
         return page_of("approvals", found, limit, _position)
 
     async def set_clock(self, question: FrozenQuestion, *, conn: AsyncConnection) -> None:
         """Say that an open question is frozen or pending again, and until when. A closed one stays as it is."""
         at = sa.and_(table.c.id == question.approval_id, table.c.state.in_(_OPEN))
-        stored = (await conn.execute(sa.select(table.c.request).where(at).with_for_update())).scalar_one_or_none()
-        if stored is None:
+        row = self._found(await conn.execute(sa.select(table).where(at).with_for_update()))
+        if row is None:
             return
-        request = ApprovalRequest.model_validate_json(stored).model_copy(update={"deadline": question.deadline})
+        request = row.request.model_copy(update={"deadline": question.deadline})
+        sealed = self._seals.seal(table, _named(request), request=request.model_dump_json())
         await conn.execute(
-            sa.update(table)
-            .where(at)
-            .values(state=question.state.value, deadline=question.deadline, request=request.model_dump_json())
+            sa.update(table).where(at).values(state=question.state.value, deadline=question.deadline, **sealed)
         )
 
     async def still_open(self, run_id: str, *, conn: AsyncConnection) -> list[ApprovalRow]:
@@ -129,60 +130,67 @@ class Approvals:
             .where(table.c.run_id == run_id, table.c.state.in_(_OPEN))
             .order_by(table.c.requested_at, table.c.id)
         )
-        return [approval_row(row) for row in await conn.execute(query)]
+        return [approval_row(self._seals, row) for row in await conn.execute(query)]
+
+    async def _open(self, conn: AsyncConnection, request: ApprovalRequest) -> ApprovalRow:
+        values = {
+            "id": request.id,
+            "run_id": request.run_id,
+            "tenant": request.tenant,
+            "automation": request.automation,
+            "state": ApprovalState.PENDING.value,
+            "effect": request.effect,
+            "tool": None if request.call is None else request.call.tool,
+            "requested_at": request.requested_at,
+            "deadline": request.deadline,
+            "digest": request.digest,
+        }
+        values |= self._seals.seal(table, values, request=request.model_dump_json())
+        await insert_if_absent(conn, table, values)
+        stored = (await conn.execute(sa.select(table).where(table.c.id == request.id))).one()
+        return approval_row(self._seals, stored)
+
+    async def _close(
+        self, conn: AsyncConnection, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None,
+        progress: ApprovalProgress | None,
+    ) -> ApprovalRow | None:  # fmt: skip
+        at = table.c.id == approval_id
+        row = (await conn.execute(sa.select(table.c.id, table.c.tenant).where(at))).mappings().first()
+        if row is None:
+            return None
+        told = {
+            "answer": None if answer is None else answer.model_dump_json(),
+            **({} if progress is None else {"progress": progress.model_dump_json()}),
+        }
+        await conn.execute(
+            sa.update(table)
+            .where(at, table.c.state.in_(_OPEN))
+            .values(state=state.value, closed_at=times.now(), **self._seals.seal(table, row, **told))
+        )
+        return self._found(await conn.execute(sa.select(table).where(at)))
+
+    def _found(self, result: sa.CursorResult[Any]) -> ApprovalRow | None:
+        row = result.first()
+        return None if row is None else approval_row(self._seals, row)
 
 
 def _position(row: ApprovalRow) -> Position:
     return Position(times.to_text(row.request.requested_at), row.request.id)
 
 
-async def _open(conn: AsyncConnection, request: ApprovalRequest) -> ApprovalRow:
-    values = {
-        "id": request.id,
-        "run_id": request.run_id,
-        "tenant": request.tenant,
-        "automation": request.automation,
-        "state": ApprovalState.PENDING.value,
-        "effect": request.effect,
-        "tool": None if request.call is None else request.call.tool,
-        "request": request.model_dump_json(),
-        "requested_at": request.requested_at,
-        "deadline": request.deadline,
-        "digest": request.digest,
-    }
-    await insert_if_absent(conn, table, values)
-    return approval_row((await conn.execute(sa.select(table).where(table.c.id == request.id))).one())
+def _named(request: ApprovalRequest) -> dict[str, str]:
+    """What names the question's row."""
+    return {"id": request.id, "tenant": request.tenant}
 
 
-async def _close(
-    conn: AsyncConnection, approval_id: str, state: ApprovalState, answer: ApprovalAnswer | None,
-    progress: ApprovalProgress | None,
-) -> ApprovalRow | None:  # fmt: skip
-    shown = {} if progress is None else {"progress": progress.model_dump_json()}
-    await conn.execute(
-        sa.update(table)
-        .where(table.c.id == approval_id, table.c.state.in_(_OPEN))
-        .values(
-            state=state.value,
-            answer=None if answer is None else answer.model_dump_json(),
-            closed_at=times.now(),
-            **shown,
-        )
-    )
-    return _found(await conn.execute(sa.select(table).where(table.c.id == approval_id)))
-
-
-def _found(result: sa.CursorResult[Any]) -> ApprovalRow | None:
-    row = result.first()
-    return None if row is None else approval_row(row)
-
-
-def approval_row(row: sa.Row[Any]) -> ApprovalRow:
+def approval_row(seals: Seals, stored: sa.Row[Any]) -> ApprovalRow:
     """The question a row of the table holds."""
+    row = seals.open(table, stored)
+    answer, progress = row["answer"], row["progress"]
     return ApprovalRow(
-        request=ApprovalRequest.model_validate_json(row.request),
-        state=ApprovalState(row.state),
-        answer=None if row.answer is None else ApprovalAnswer.model_validate_json(row.answer),
-        closed_at=row.closed_at,
-        progress=ApprovalProgress() if row.progress is None else ApprovalProgress.model_validate_json(row.progress),
+        request=ApprovalRequest.model_validate_json(row["request"]),
+        state=ApprovalState(row["state"]),
+        answer=None if answer is None else ApprovalAnswer.model_validate_json(answer),
+        closed_at=row["closed_at"],
+        progress=ApprovalProgress() if progress is None else ApprovalProgress.model_validate_json(progress),
     )

@@ -28,6 +28,8 @@ PART_BYTES = 8 << 20
 """Of an upload; what is smaller goes in one request. Memory is bounded by two of these an upload."""
 RETRIES = 4
 RETRY_S = 30.0
+SHOWN_WITHIN_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+"""Pauses between looks for an object that was just put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,21 @@ class S3Backend:
         process left."""
         with self._faults(name):
             await obstore.put_async(self._store, name, file, chunk_size=PART_BYTES, max_concurrency=2)
-            stored = await obstore.head_async(self._store, name)
         size = (await asyncio.to_thread(file.stat)).st_size
-        if stored["size"] != size:
-            raise StoreUnavailable(f"{self._where}: {stored['size']} bytes of {name} were kept where {size} were sent")
+        kept = await self._kept(name)
+        if kept != size:
+            raise StoreUnavailable(f"{self._where}: {kept} bytes of {name} were kept where {size} were sent")
+
+    async def _kept(self, name: str) -> int:
+        """How much is there of what was just taken. A compatible store may not show an object while others put it."""
+        for pause_s in (*SHOWN_WITHIN_S, None):
+            try:
+                return await self.size(name)
+            except BlobMissing as error:
+                if pause_s is None:
+                    raise StoreUnavailable(f"{self._where}: {name} was taken and is not there") from error
+                await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable")
 
     async def open(self, name: str) -> AsyncGenerator[bytes]:
         """As BlobBackend.open. A connection that breaks is taken up where it broke, if the server knows ranges."""

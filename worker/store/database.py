@@ -7,13 +7,14 @@ A commit is durable when it returns (SQLite: WAL with synchronous=FULL; PostgreS
 
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from pydantic import JsonValue
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
@@ -21,7 +22,9 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from policies.redaction import redact_all
 from worker.store import migration, sqlite, tenants
+from worker.store.keyring import Keyring
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
@@ -35,6 +38,10 @@ _DRIVER_FAULTS = (
 _FAULTS = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, exc.DisconnectionError)
 
 
+Redact = Callable[[JsonValue], JsonValue]
+"""Takes what is private out of a JSON value; a string stays a string, an object an object."""
+
+
 class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
     """The database cannot be used now (gone, locked, full, not migrated). Nothing of the transaction was kept, unless
     the fault came while committing: then nobody knows, which is why every write here may be repeated."""
@@ -43,11 +50,15 @@ class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
 class Database:
     """Opens connections lazily; one instance per process and event loop, shared by everything in it."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is `sqlite+aiosqlite:///<path>` or `postgresql+psycopg://...` (the driver may be left out).
+    def __init__(self, url: str, keyring: Keyring | None = None, *, redact: Redact = redact_all) -> None:
+        """`url` is `sqlite+aiosqlite:///<path>` or `postgresql+psycopg://...` (the driver may be left out). Without a
+        keyring, columns that hold what runs work with (`worker.store.sealing`) can be neither read nor written.
+        `redact` cleans what people wrote before it goes into the log, the outbox or a name.
 
         Raises ValueError for any other database, and for SQLite in memory: other processes could not see it.
         """
+        self.keyring = keyring
+        self.redact = redact
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             self._url = parsed.set(drivername="sqlite+aiosqlite")
@@ -192,8 +203,11 @@ def _create_private(path: Path) -> None:
 def _sqlite_engines(url: URL, path: Path) -> tuple[AsyncEngine, AsyncEngine]:
     """One writing connection (waiting in line beats retrying a busy lock) and some reading ones."""
     line = {"poolclass": AsyncAdaptedQueuePool, "max_overflow": 0, "pool_timeout": 2 * LOCK_TIMEOUT_S}
-    # recursive_triggers: without it REPLACE deletes rows behind the back of a DELETE trigger.
-    writing = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON")
+    # recursive_triggers: without it REPLACE deletes rows behind the back of a DELETE trigger. secure_delete: what was
+    # deleted or replaced does not stay in the file.
+    writing = (
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "secure_delete=ON",
+    )  # fmt: skip
     writer = create_async_engine(
         url, pool_size=1, async_creator=sqlite.connector(path, LOCK_TIMEOUT_S, writing),
         # `begin` ends every transaction it starts; one more ROLLBACK on return would be a trip for nothing.

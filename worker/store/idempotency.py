@@ -20,6 +20,7 @@ from tools.contract import JsonObject, Wire
 from worker.store import times
 from worker.store.database import Database, insert_if_absent
 from worker.store.ids import new_id
+from worker.store.sealing import Seals
 from worker.store.tables import idempotency_key as table
 
 BUSY_FOR = timedelta(seconds=60)
@@ -74,6 +75,7 @@ class Idempotency:
 
     def __init__(self, db: Database) -> None:
         self.db = db
+        self._seals = Seals(db.keyring)
 
     async def reserve(
         self, principal: Principal, key: str, fingerprint: str, *, resource_id: str, now: datetime | None = None,
@@ -106,7 +108,7 @@ class Idempotency:
         if row.created_at <= moment - KEPT_FOR:
             await conn.execute(sa.update(table).where(_at(scope)).values(**fresh))
             return ours
-        found = _found(scope, row, fingerprint, moment)
+        found = self._found(scope, row, fingerprint, moment)
         if found.state is not ReserveState.NEW:
             return found
         taken = {"token": ours.token, "busy_until": moment + busy_for}
@@ -115,10 +117,9 @@ class Idempotency:
 
     async def complete(self, reservation: Reservation, response: StoredResponse) -> bool:
         """Keep the answer for repeats; False when another request has taken the key over meanwhile."""
+        sealed = self._seals.seal(table, reservation.scope._asdict(), response=response.model_dump_json())
         async with self.db.begin() as conn:
-            done = await conn.execute(
-                sa.update(table).where(_still(reservation)).values(response=response.model_dump_json())
-            )  # fmt: skip
+            done = await conn.execute(sa.update(table).where(_still(reservation)).values(**sealed))
             return done.rowcount == 1
 
     async def release(self, reservation: Reservation) -> None:
@@ -128,6 +129,16 @@ class Idempotency:
             await conn.execute(
                 sa.update(table).where(_still(reservation)).values(busy_until=times.from_text(_LONG_AGO))
             )  # fmt: skip
+
+    def _found(self, scope: Scope, row: sa.Row[Any], fingerprint: str, moment: datetime) -> Reservation:
+        """What a key that is on record says to a request; `new` when its holder has been silent too long."""
+        if row.fingerprint != fingerprint:
+            return Reservation(ReserveState.CONFLICT, scope, row.resource_id)
+        if row.response is not None:
+            response = StoredResponse.model_validate_json(self._seals.open(table, row)["response"])
+            return Reservation(ReserveState.REPLAY, scope, row.resource_id, response=response)
+        busy = row.busy_until > moment
+        return Reservation(ReserveState.IN_PROGRESS if busy else ReserveState.NEW, scope, row.resource_id)
 
 
 _LONG_AGO = "1970-01-01T00:00:00.000000Z"
@@ -143,17 +154,6 @@ async def _sweep(conn: AsyncConnection, moment: datetime) -> None:
     await conn.execute(
         sa.delete(table).where(sa.tuple_(table.c.tenant, table.c.principal, table.c.key).in_(old))
     )  # fmt: skip
-
-
-def _found(scope: Scope, row: sa.Row[Any], fingerprint: str, moment: datetime) -> Reservation:
-    """What a key that is on record says to a request; `new` when its holder has been silent too long."""
-    if row.fingerprint != fingerprint:
-        return Reservation(ReserveState.CONFLICT, scope, row.resource_id)
-    if row.response is not None:
-        response = StoredResponse.model_validate_json(row.response)
-        return Reservation(ReserveState.REPLAY, scope, row.resource_id, response=response)
-    busy = row.busy_until > moment
-    return Reservation(ReserveState.IN_PROGRESS if busy else ReserveState.NEW, scope, row.resource_id)
 
 
 def _at(scope: Scope) -> sa.ColumnElement[bool]:

@@ -70,9 +70,9 @@ class ApiKeys:
         actor: str = "system:cli",
     ) -> tuple[ApiKey, str]:
         """Issue a key that acts as `principal`, and record `key.created` by `actor`. The plaintext is returned here and
-        never again. Raises StoreUnavailable."""
+        never again. What is private in the name does not stay in it. Raises StoreUnavailable."""
         async with self.db.begin() as conn:
-            return await self._issue(conn, name, principal, expires_at, scopes, actor)
+            return await self._issue(conn, str(self.db.redact(name)), principal, expires_at, scopes, actor)
 
     async def rotate(
         self, tenant: str | None, key_id: str, *, grace: timedelta, actor: str = "system:cli"

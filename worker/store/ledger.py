@@ -20,6 +20,7 @@ from tools.contract import ToolResult, Wire, canonical_json
 from worker.store import times
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.database import Database, insert_if_absent
+from worker.store.sealing import Seals
 from worker.store.tables import ledger as table
 
 _BODY_TOOL = "tool"
@@ -61,6 +62,7 @@ class Ledger:
     def __init__(self, db: Database, audit: AuditLog | None = None) -> None:
         self.db = db
         self._audit = AuditLog(db) if audit is None else audit
+        self._seals = Seals(db.keyring)
 
     async def claim(
         self, key: str, *, generation: int, tool: str, attempt: int, owner: str, instead_of: str | None = None
@@ -77,11 +79,11 @@ class Ledger:
                 return Claim(state=ClaimState.NEW, **mine)
             row = await _locked(conn, key)
             if row.result is not None:
-                return _claim(ClaimState.SETTLED, row)
+                return self._claim(ClaimState.SETTLED, row)
             if generation > row.generation or (generation == row.generation and row.owner == instead_of):
                 await conn.execute(sa.update(table).where(table.c.key == key).values(**mine))
                 return Claim(state=ClaimState.NEW, **mine)
-            return _claim(ClaimState.HELD, row)
+            return self._claim(ClaimState.HELD, row)
 
     async def settle(
         self, key: str, result: ToolResult, event: AuditEvent, *, owner: str | None = None
@@ -102,7 +104,8 @@ class Ledger:
         """`settle` as part of a transaction; the audit head stays locked until it ends. `record` False settles the key
         without a record: for a call whose intent was never recorded."""
         moment = times.now()
-        settled = {"result": result.model_dump_json(), "settled_at": moment}
+        sealed = self._seals.seal(table, {"key": key}, event.tenant, result=result.model_dump_json())
+        settled = {**sealed, "settled_at": moment}
         unclaimed = {
             "key": key, "tool": str(event.body.get(_BODY_TOOL, "")), "generation": 0, "attempt": 0,
             "owner": event.actor, "claimed_at": moment,
@@ -110,7 +113,7 @@ class Ledger:
         if not await insert_if_absent(conn, table, unclaimed | settled):
             row = await _locked(conn, key)
             if row.result is not None:
-                return ToolResult.model_validate_json(row.result)
+                return self._result(row)
             if owner is not None and row.owner != owner:
                 raise ClaimLost(f"{row.owner} holds {key} now")
             await conn.execute(sa.update(table).where(table.c.key == key).values(**settled))
@@ -131,20 +134,22 @@ class Ledger:
                 row = (await own.execute(query)).first()
         if row is None:
             return None
-        return _claim(ClaimState.HELD if row.result is None else ClaimState.SETTLED, row)
+        return self._claim(ClaimState.HELD if row.result is None else ClaimState.SETTLED, row)
+
+    def _claim(self, state: ClaimState, row: sa.Row[Any]) -> Claim:
+        return Claim(
+            state=state,
+            result=None if row.result is None else self._result(row),
+            generation=row.generation,
+            attempt=row.attempt,
+            owner=row.owner,
+            claimed_at=row.claimed_at,
+        )
+
+    def _result(self, row: sa.Row[Any]) -> ToolResult:
+        return ToolResult.model_validate_json(self._seals.open(table, row)["result"])
 
 
 async def _locked(conn: AsyncConnection, key: str) -> sa.Row[Any]:
     """The row, which no other transaction can change until this one ends."""
     return (await conn.execute(sa.select(table).where(table.c.key == key).with_for_update())).one()
-
-
-def _claim(state: ClaimState, row: sa.Row[Any]) -> Claim:
-    return Claim(
-        state=state,
-        result=None if row.result is None else ToolResult.model_validate_json(row.result),
-        generation=row.generation,
-        attempt=row.attempt,
-        owner=row.owner,
-        claimed_at=row.claimed_at,
-    )

@@ -8,12 +8,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from policies.redaction import redact
 from tools.contract import JsonObject, Wire, canonical_json
 from worker.store import times
 from worker.store.database import Database, insert_if_absent
@@ -32,6 +31,12 @@ NOTICE_TYPES: dict[str, str] = {
     "switch.released": "A switch has no effect any more.",
 }
 """Type -> meaning. A type that is not here is refused."""
+
+_NAMES: Final = frozenset(
+    {"approval_id", "question", "automation", "requester", "tool", "effect", "approvers", "rule", "deadline",
+     "escalated_to", "state", "by", "phase", "switch_id", "scope", "running"}
+)  # fmt: skip
+"""Names, ids and states, who among them: what a notice is about. Everything else is redacted before it is written."""
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 
@@ -90,7 +95,8 @@ class Outbox:
         for notice in notices:
             if notice.type not in NOTICE_TYPES:
                 raise ValueError(f"unknown notice type {notice.type!r}")
-            values = {**notice.model_dump(), "body": canonical_json(notice.body).decode()}
+            body = {name: said if name in _NAMES else self.db.redact(said) for name, said in notice.body.items()}
+            values = {**notice.model_dump(), "body": canonical_json(body).decode()}
             await insert_if_absent(conn, outbox, values)
 
     async def undirected(self, limit: int = 100) -> list[Notice]:
@@ -135,14 +141,14 @@ class Outbox:
 
     async def delivered(self, made: Delivery, receipt: str) -> None:
         """The receiver took it."""
-        taken = {"state": "delivered", "receipt": receipt[:500], "problem": None, "ended_at": times.now()}
+        taken = {"state": "delivered", "receipt": self._clean(receipt), "problem": None, "ended_at": times.now()}
         await self._change(made, attempts=made.attempts + 1, **taken)
 
     async def failed(self, made: Delivery, problem: str, *, again_in: timedelta | None) -> None:
         """It did not get there; None: it is not tried again."""
         now = times.now()
         end: dict[str, Any] = {"state": "dead", "ended_at": now} if again_in is None else {"next_at": now + again_in}
-        await self._change(made, attempts=made.attempts + 1, problem=problem[:500], **end)
+        await self._change(made, attempts=made.attempts + 1, problem=self._clean(problem), **end)
 
     async def retry(self, tenant: str | None, delivery_id: str) -> Delivery | None:
         """Try a dead one again from the start; None when there is none of that id."""
@@ -192,6 +198,10 @@ class Outbox:
             oldest_pending_at=min(found) if found else None,
         )  # fmt: skip
 
+    def _clean(self, said: str) -> str:
+        """What a receiver answered may hold anything."""
+        return str(self.db.redact(said))[:500]
+
     async def _change(self, made: Delivery, **values: Any) -> None:
         async with self.db.begin() as conn:
             at = sa.and_(delivery.c.id == made.id, delivery.c.state == "pending")
@@ -205,7 +215,7 @@ def delivery_id(notice_id: str, channel: str) -> str:
 
 def run_closed(run: RunRef, phase: Phase, failure: str | None) -> Notice:
     """`run.closed`."""
-    body: JsonObject = {"automation": run.automation, "phase": phase.value, "failure": redact(failure or "")[:500]}
+    body: JsonObject = {"automation": run.automation, "phase": phase.value, "failure": (failure or "")[:500]}
     return Notice(
         id=f"{run.run_id}/closed", type="run.closed", tenant=run.tenant, run_id=run.run_id, body=body,
         created_at=times.now(),

@@ -98,6 +98,7 @@ class Policies:
         self, version: str, body: bytes, *, by: str, base_seq: int, note: str, diff: JsonObject
     ) -> Proposal:
         """Keep a proposal, open. Nothing is in force by it."""
+        note = str(self.db.redact(note))
         proposal = Proposal(
             id=new_id("prop"), version=version, base_seq=base_seq, state="open", proposed_by=by, note=note, diff=diff,
             created_at=times.now(),
@@ -123,6 +124,7 @@ class Policies:
 
     async def reject(self, proposal: Proposal, *, by: str, reason: str) -> None:
         """Close a proposal without effect. Raises PolicyMoved when it is not open any more."""
+        reason = str(self.db.redact(reason))
         async with self.db.begin() as conn:
             await self._close(conn, proposal, "rejected", by)
             await self._audit.append(_event(proposal, "policy.rejected", by, {"reason": reason}), conn=conn)

@@ -14,6 +14,7 @@ from worker.store import times
 from worker.store.approvals import ApprovalRow, approval_row
 from worker.store.database import Database
 from worker.store.paging import MAX_LIMIT, Page, Position, decode_cursor, page_of
+from worker.store.sealing import Seals
 from worker.store.tables import approval as table
 
 KIND = "queue"
@@ -34,6 +35,7 @@ class Queue:
 
     def __init__(self, db: Database) -> None:
         self.db = db
+        self._seals = Seals(db.keyring)
 
     async def page(self, wanted: Wanted, *, cursor: str | None = None, limit: int = 50) -> Page[ApprovalRow]:
         """The most urgent first. Raises BadCursor, and ValueError for a limit outside 1..200."""
@@ -44,7 +46,7 @@ class Queue:
             query = query.where(_after(decode_cursor(KIND, cursor)))
         query = query.order_by(table.c.deadline, table.c.id).limit(limit + 1)
         async with self.db.read() as conn:
-            found = [approval_row(row) for row in await conn.execute(query)]
+            found = [approval_row(self._seals, row) for row in await conn.execute(query)]
         return page_of(KIND, found, limit, _position)
 
     async def counts(self, tenant: str) -> dict[str, int]:
@@ -79,7 +81,7 @@ class Queue:
             .order_by(table.c.requested_at.desc()).limit(limit)
         )  # fmt: skip
         async with self.db.read() as conn:
-            return [approval_row(row) for row in await conn.execute(query)]
+            return [approval_row(self._seals, row) for row in await conn.execute(query)]
 
 
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:

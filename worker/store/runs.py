@@ -12,6 +12,7 @@ from tools.contract import JsonObject, Wire, canonical_json
 from worker.store import times
 from worker.store.database import Database, insert_if_absent
 from worker.store.paging import Page, Position, newest_first, page_of
+from worker.store.sealing import Seals
 from worker.store.tables import run as table
 from workflows.contracts import FileRef, Phase, Rung, RunResult
 
@@ -47,13 +48,14 @@ class Runs:
 
     def __init__(self, db: Database) -> None:
         self.db = db
+        self._seals = Seals(db.keyring)
 
     async def insert(self, run: Run, *, conn: AsyncConnection | None = None) -> Run:
         """Insert the row; when the id is taken, the stored row comes back unchanged. Raises StoreUnavailable."""
         if conn is not None:
-            return await _insert(conn, run)
+            return await self._insert(conn, run)
         async with self.db.begin() as own:
-            return await _insert(own, run)
+            return await self._insert(own, run)
 
     async def get(self, tenant: str | None, run_id: str, *, conn: AsyncConnection | None = None) -> Run | None:
         """The run, if that tenant has it. `tenant` None is for internal use: any tenant."""
@@ -61,11 +63,11 @@ class Runs:
         if tenant is not None:
             query = query.where(table.c.tenant == tenant)
         if conn is not None:
-            row = (await conn.execute(query)).mappings().first()
+            row = (await conn.execute(query)).first()
         else:
             async with self.db.read() as own:
-                row = (await own.execute(query)).mappings().first()
-        return None if row is None else _run(row)
+                row = (await own.execute(query)).first()
+        return None if row is None else self._run(row)
 
     async def page(
         self, tenant: str | None, *, phase: Phase | None = None, automation: str | None = None,
@@ -81,7 +83,7 @@ class Runs:
             query = query.where(table.c.automation == automation)
         query = newest_first(query, kind="runs", at=table.c.created_at, key=table.c.id, cursor=cursor, limit=limit)
         async with self.db.read() as conn:
-            found = [_run(row) for row in (await conn.execute(query)).mappings()]
+            found = [self._run(row) for row in (await conn.execute(query))]
         return page_of("runs", found, limit, lambda run: Position(times.to_text(run.created_at), run.id))
 
     async def set_phase(
@@ -92,9 +94,7 @@ class Runs:
         changes: dict[str, Any] = {"phase": phase.value}
         if rung is not None:
             changes["rung"] = rung.value
-        if result is not None:
-            changes["result"] = canonical_json(result.model_dump(mode="json")).decode()
-        return await self._change(run_id, changes, conn)
+        return await self._change(run_id, changes, conn, result)
 
     async def lock(self, run_id: str, *, conn: AsyncConnection) -> None:
         """Hold other changes of the run's row until the transaction ends."""
@@ -104,37 +104,49 @@ class Runs:
         """Say which rung works now; False when there is no such run or it has ended."""
         return await self._change(run_id, {"rung": rung.value}, conn)
 
-    async def _change(self, run_id: str, changes: dict[str, Any], conn: AsyncConnection | None) -> bool:
+    async def _change(
+        self, run_id: str, changes: dict[str, Any], conn: AsyncConnection | None, result: RunResult | None = None
+    ) -> bool:
+        if conn is None:
+            async with self.db.begin() as own:
+                return await self._change(run_id, changes, own, result)
+        if result is not None:
+            # A run's tenant never changes, so this needs no lock.
+            tenant = (await conn.execute(sa.select(table.c.tenant).where(table.c.id == run_id))).scalar_one_or_none()
+            if tenant is None:
+                return False
+            changes |= self._seals.seal(table, {"id": run_id}, tenant, result=_result(result))
         change = (
             sa.update(table)
             .where(table.c.id == run_id, table.c.phase.not_in(_FINAL))
             .values(updated_at=times.now(), **changes)
         )
-        if conn is not None:
-            return (await conn.execute(change)).rowcount == 1
-        async with self.db.begin() as own:
-            return (await own.execute(change)).rowcount == 1
+        return (await conn.execute(change)).rowcount == 1
+
+    async def _insert(self, conn: AsyncConnection, run: Run) -> Run:
+        values: dict[str, Any] = {
+            **run.model_dump(exclude={"inputs", "files", "result", "principal"}),
+            "principal": run.principal.model_dump_json(),
+            "phase": run.phase.value,
+            "rung": run.rung.value,
+        }
+        values |= self._seals.seal(
+            table, values,
+            inputs=canonical_json(run.inputs).decode(), files=_FILES.dump_json(run.files).decode(),
+            result=None if run.result is None else _result(run.result),
+        )  # fmt: skip
+        await insert_if_absent(conn, table, values)
+        return self._run((await conn.execute(sa.select(table).where(table.c.id == run.id))).one())
+
+    def _run(self, row: sa.Row[Any]) -> Run:
+        values = self._seals.open(table, row)
+        result: str | None = values["result"]
+        values["principal"] = Principal.model_validate_json(values["principal"])
+        values["inputs"] = _INPUTS.validate_json(values["inputs"])
+        values["files"] = _FILES.validate_json(values["files"])
+        values["result"] = None if result is None else RunResult.model_validate_json(result)
+        return Run.model_validate(values)
 
 
-async def _insert(conn: AsyncConnection, run: Run) -> Run:
-    values = {
-        **run.model_dump(exclude={"inputs", "files", "result", "principal"}),
-        "principal": run.principal.model_dump_json(),
-        "phase": run.phase.value,
-        "rung": run.rung.value,
-        "inputs": canonical_json(run.inputs).decode(),
-        "files": _FILES.dump_json(run.files).decode(),
-        "result": None if run.result is None else canonical_json(run.result.model_dump(mode="json")).decode(),
-    }
-    await insert_if_absent(conn, table, values)
-    return _run((await conn.execute(sa.select(table).where(table.c.id == run.id))).mappings().one())
-
-
-def _run(row: sa.RowMapping) -> Run:
-    values: dict[str, Any] = {str(name): value for name, value in row.items()}
-    result: str | None = values["result"]
-    values["principal"] = Principal.model_validate_json(values["principal"])
-    values["inputs"] = _INPUTS.validate_json(values["inputs"])
-    values["files"] = _FILES.validate_json(values["files"])
-    values["result"] = None if result is None else RunResult.model_validate_json(result)
-    return Run.model_validate(values)
+def _result(result: RunResult) -> str:
+    return canonical_json(result.model_dump(mode="json")).decode()

@@ -18,6 +18,7 @@ from tools.contract import JsonObject, Wire
 from worker.store import times
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.database import Database, StoreUnavailable, insert_if_absent
+from worker.store.sealing import Seals
 from worker.store.tables import approval_grant, approval_grant_use, delegation
 
 MOST = 500
@@ -47,6 +48,7 @@ class Standing:
     def __init__(self, db: Database, audit: AuditLog, keys: Mapping[str, str]) -> None:
         """`keys`: key id -> base64 public key, whose signatures count."""
         self._db = db
+        self._seals = Seals(db.keyring)
         self._audit = audit
         self._keys = keys
 
@@ -55,23 +57,24 @@ class Standing:
         async with self._db.begin() as conn:
             values = {
                 "id": grant.id, "tenant": grant.tenant, "automation": grant.automation, "tool": grant.tool,
-                "content": grant.model_dump_json(), "used": 0, "created_at": grant.created_at,
+                "used": 0, "created_at": grant.created_at,
             }  # fmt: skip
+            values |= self._seals.seal(approval_grant, values, content=grant.model_dump_json())
             await conn.execute(sa.insert(approval_grant).values(values))
-            body: JsonObject = {"grant": grant.model_dump(mode="json")}
+            body: JsonObject = {"grant": self._shown(grant, "arguments", "reason")}
             await self._record(conn, f"{grant.id}/created", "grant.created", grant.tenant, grant.created_by, body)
         return GrantRow(grant=grant, used=0)
 
     async def grants(self, tenant: str) -> list[GrantRow]:
         """The tenant's grants, newest first."""
         async with self._db.read() as conn:
-            return [_grant_row(row) for row in await conn.execute(_newest(approval_grant, tenant))]
+            return [self._grant_row(row) for row in await conn.execute(_newest(approval_grant, tenant))]
 
     async def grant(self, tenant: str, grant_id: str) -> GrantRow | None:
         """One grant of the tenant, however old."""
         async with self._db.read() as conn:
             row = (await conn.execute(_one(approval_grant, tenant, grant_id))).first()
-        return None if row is None else _grant_row(row)
+        return None if row is None else self._grant_row(row)
 
     async def revoke_grant(self, tenant: str, grant_id: str, by: str) -> GrantRow | None:
         """End a grant, once; None when the tenant has none of that id."""
@@ -79,7 +82,7 @@ class Standing:
             if await self._end(conn, approval_grant, tenant, grant_id, by):
                 await self._record(conn, f"{grant_id}/revoked", "grant.revoked", tenant, by, {"grant_id": grant_id})
             row = (await conn.execute(_one(approval_grant, tenant, grant_id))).first()
-        return None if row is None else _grant_row(row)
+        return None if row is None else self._grant_row(row)
 
     async def use(
         self, run_id: str, call_id: str, digest: str, decision: Decision, request: GateRequest
@@ -92,7 +95,7 @@ class Standing:
         place = (request.principal.tenant, request.automation, request.tool)
         async with self._db.read() as conn:
             rows = (await conn.execute(_in_force(*place))).all()
-        fitting = [row for row in map(_grant_row, rows) if self._counts(row, decision, request, now)]
+        fitting = [row for row in map(self._grant_row, rows) if self._counts(row, decision, request, now)]
         if not fitting:
             return None
         async with self._db.begin() as conn:
@@ -118,10 +121,11 @@ class Standing:
         async with self._db.begin() as conn:
             values = {
                 "id": made.id, "tenant": made.absent.tenant, "absent": made.absent.id, "stand_in": made.stand_in,
-                "content": made.model_dump_json(), "until": made.until, "created_at": made.created_at,
+                "until": made.until, "created_at": made.created_at,
             }  # fmt: skip
+            values |= self._seals.seal(delegation, values, content=made.model_dump_json())
             await conn.execute(sa.insert(delegation).values(values))
-            body: JsonObject = {"delegation": made.model_dump(mode="json")}
+            body: JsonObject = {"delegation": self._shown(made, "reason")}
             tenant = made.absent.tenant
             await self._record(conn, f"{made.id}/created", "delegation.created", tenant, made.created_by, body)
         return DelegationRow(delegation=made)
@@ -129,13 +133,13 @@ class Standing:
     async def delegations(self, tenant: str) -> list[DelegationRow]:
         """The tenant's delegations, newest first."""
         async with self._db.read() as conn:
-            return [_delegation_row(row) for row in await conn.execute(_newest(delegation, tenant))]
+            return [self._delegation_row(row) for row in await conn.execute(_newest(delegation, tenant))]
 
     async def delegation(self, tenant: str, delegation_id: str) -> DelegationRow | None:
         """One delegation of the tenant, however old."""
         async with self._db.read() as conn:
             row = (await conn.execute(_one(delegation, tenant, delegation_id))).first()
-        return None if row is None else _delegation_row(row)
+        return None if row is None else self._delegation_row(row)
 
     async def revoke_delegation(self, tenant: str, delegation_id: str, by: str) -> bool:
         """End a delegation; False when the tenant has none of that id in force."""
@@ -151,7 +155,7 @@ class Standing:
         in_force = delegation.c.revoked_at.is_(None)
         async with self._db.read() as conn:
             rows = (await conn.execute(_newest(delegation, principal.tenant).where(in_force))).all()
-        for made in (_delegation_row(row).delegation for row in rows):
+        for made in (self._delegation_row(row).delegation for row in rows):
             named = same(made.absent.id, absent) and stands_in(made, principal, now)
             if named and verify(made, DELEGATION, self._keys):
                 return made.absent
@@ -181,6 +185,19 @@ class Standing:
     ) -> None:
         await self._audit.append(AuditEvent(event_id, type_, tenant, None, by, body), conn=conn)
 
+    def _shown(self, said: Grant | Delegation, *words: str) -> JsonObject:
+        """As the log keeps it: what people wrote redacted; the signature is of the true words."""
+        fields: JsonObject = said.model_dump(mode="json")
+        return fields | {name: self._db.redact(fields[name]) for name in words}
+
+    def _grant_row(self, row: sa.Row[Any]) -> GrantRow:
+        grant = Grant.model_validate_json(self._seals.open(approval_grant, row)["content"])
+        return GrantRow(grant=grant, used=row.used, revoked_by=row.revoked_by, revoked_at=row.revoked_at)
+
+    def _delegation_row(self, row: sa.Row[Any]) -> DelegationRow:
+        made = Delegation.model_validate_json(self._seals.open(delegation, row)["content"])
+        return DelegationRow(delegation=made, revoked_by=row.revoked_by, revoked_at=row.revoked_at)
+
 
 def _newest(table: sa.Table, tenant: str) -> sa.Select[Any]:
     return sa.select(table).where(table.c.tenant == tenant).order_by(table.c.created_at.desc(), table.c.id).limit(MOST)
@@ -194,13 +211,3 @@ def _in_force(tenant: str, automation: str, tool: str) -> sa.Select[Any]:
     table = approval_grant
     place = (table.c.automation == automation, table.c.tool == tool, table.c.revoked_at.is_(None))
     return _newest(table, tenant).where(*place)
-
-
-def _grant_row(row: sa.Row[Any]) -> GrantRow:
-    grant = Grant.model_validate_json(row.content)
-    return GrantRow(grant=grant, used=row.used, revoked_by=row.revoked_by, revoked_at=row.revoked_at)
-
-
-def _delegation_row(row: sa.Row[Any]) -> DelegationRow:
-    made = Delegation.model_validate_json(row.content)
-    return DelegationRow(delegation=made, revoked_by=row.revoked_by, revoked_at=row.revoked_at)

@@ -68,7 +68,7 @@ class Switches:
         self, scope: Scope, *, tenant: str, target: str, state: SwitchState, running: Running, reason: str, by: str
     ) -> Switch:  # fmt: skip
         """Put a switch in force. Whether `by` may is the caller's to check. Raises StoreUnavailable."""
-        now = times.now()
+        now, reason = times.now(), str(self.db.redact(reason))
         switch = Switch(
             id=new_id("sw"), scope=scope, tenant=tenant, target=target, state=state, running=running, reason=reason,
             set_by=by, set_at=now, revision=1, changed_by=by, changed_at=now,
@@ -84,6 +84,7 @@ class Switches:
 
     async def advance(self, switch: Switch, to: SwitchState, *, by: str, reason: str) -> Switch:
         """One step of the release, from exactly the switch the caller saw. Raises SwitchMoved."""
+        reason = str(self.db.redact(reason))
         after = switch.model_copy(
             update={"state": to, "revision": switch.revision + 1, "changed_by": by, "changed_at": times.now()}
         )

@@ -136,6 +136,6 @@ def test_fast_enough_and_no_text_makes_it_slow() -> None:
         "-----BEGIN PRIVATE KEY-----" * 30_000,
         "a://b:" * 150_000,
     ):
-        started = time.perf_counter()
+        started = time.thread_time()
         redact(text)
-        assert len(text) / (time.perf_counter() - started) > 500_000, f"slower than 0.5 MB/s on {text[:20]!r}"
+        assert len(text) / (time.thread_time() - started) > 500_000, f"slower than 0.5 MB/s on {text[:20]!r}"

@@ -17,7 +17,7 @@ async def test_what_was_not_told_shows(db: Database) -> None:
         await Outbox(db).add(conn, asked())
     runtime = metrics.runtime(address)
     await Counting(Outbox(db), Stops(db), metrics.Metrics(runtime.metric_meter)).look()
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         told = (await client.get(f"http://{address}/metrics")).text
     shown = dict(line.rsplit(" ", 1) for line in told.splitlines() if line.startswith("gatehouse_"))
     level = {name.partition("{")[0]: float(value) for name, value in shown.items()}

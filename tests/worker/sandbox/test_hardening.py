@@ -35,7 +35,9 @@ async def inspected(sandbox: Sandbox) -> tuple[Box, JsonObject]:
     seen: list[JsonObject] = []
 
     async def look(_: str) -> None:
-        (found,) = await sandbox.engine.find_containers({names.LABEL_RUN: "run_inspect"})
+        (found,) = await sandbox.engine.find_containers(
+            {names.LABEL_OWNER: sandbox.owner, names.LABEL_RUN: "run_inspect"}
+        )
         identity = str(found["Id"])
         seen.append(await sandbox.engine.call(lambda api: api.inspect_container(identity)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.sandbox import leftovers
+from tests.fixtures.sandbox import leftovers, nothing_left
 from tools.contract import Limits
 from worker.sandbox.container import Ending, Job, Sandbox
 from worker.sandbox.engine import Engine, installation_id
@@ -29,7 +29,7 @@ def job(source: str, **limits: float) -> Job:
 
 async def ready(warm: Sandbox, wanted: Job) -> None:
     warm.pool.want(await warm.kind(wanted))
-    assert await warm.pool.full(20)
+    assert await warm.pool.full(60)
 
 
 async def test_a_box_serves_one_call_and_leaves_nothing_to_the_next(warm: Sandbox) -> None:
@@ -39,7 +39,7 @@ async def test_a_box_serves_one_call_and_leaves_nothing_to_the_next(warm: Sandbo
     await ready(warm, leave)
     first = await warm.run(leave)
     assert (first.ending, first.pooled) == (Ending.SUCCEEDED, True)
-    assert await warm.pool.full(20)
+    assert await warm.pool.full(60)
     look = await warm.run(job("import os; print(os.listdir('/tmp'), os.listdir('/dev/shm'), os.listdir('/work'))"))
     assert (look.pooled, look.stdout) == (True, b"[] [] ['run.py']\n")
 
@@ -58,7 +58,10 @@ async def test_other_limits_are_another_kind_but_time_and_output_are_not(warm: S
 
 async def test_a_box_that_died_waiting_is_not_handed_out(warm: Sandbox) -> None:
     await ready(warm, job(""))
-    (name,) = await leftovers(warm)
+    async with asyncio.timeout(60):
+        while len(found := await leftovers(warm)) != 1:  # noqa: ASYNC110  (those of other tests go)
+            await asyncio.sleep(0.05)
+    (name,) = found
     await warm.engine.dispose(name.strip("[]'/"), patience_s=0)
     ran = await warm.run(job("print(1)"))
     assert (ran.ending, ran.pooled) == (Ending.SUCCEEDED, False)
@@ -72,7 +75,7 @@ async def test_old_boxes_are_replaced(engine: Engine, sandbox_data: Path) -> Non
     assert not (await old.run(job("print(1)"))).pooled
     assert old.pool.stats.expired >= 1
     await old.close()
-    assert await leftovers(old) == []
+    await nothing_left(old)
 
 
 async def test_the_total_is_bounded_and_the_longest_unused_gives_way(engine: Engine, sandbox_data: Path) -> None:
@@ -86,13 +89,16 @@ async def test_the_total_is_bounded_and_the_longest_unused_gives_way(engine: Eng
     assert ran.ending is Ending.SUCCEEDED
     assert small.pool.waiting <= 1
     await small.close()
-    assert await leftovers(small) == []
+    await nothing_left(small)
 
 
 async def test_an_engine_that_refuses_is_not_pestered(warm: Sandbox) -> None:
     kind = await warm.kind(job(""))
     warm.pool.want(Box("sha256:" + "0" * 64, kind.architecture, kind.limits, kind.command, {}))
-    await asyncio.sleep(1)
+    async with asyncio.timeout(60):
+        while not warm.pool.stats.failed:  # noqa: ASYNC110  (a number)
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
     assert warm.pool.stats.failed == 1
 
 
@@ -102,9 +108,9 @@ async def test_boxes_of_a_run_go_with_it(warm: Sandbox, workspaces: Workspaces) 
         mount = await workspaces.mount("run_own", writable=True)
         own = Job("run_own", "k", b"open('out/x', 'a').write('x')", b"", workspace=mount)
         await warm.run(own)
-        assert await warm.pool.full(20)
+        assert await warm.pool.full(60)
         assert (await warm.run(own)).pooled
-        assert await warm.pool.full(20)
+        assert await warm.pool.full(60)
         other = WorkspaceMount(mount.volume + "x", mount.writable, mount.labels)
         assert warm.pool.take(await warm.kind(Job("run_own", "k", b"", b"", workspace=other))) is None
         # The next run in a workspace is expected to begin as this one did.
@@ -130,7 +136,7 @@ async def test_a_run_closed_by_another_worker_is_not_waited_for(
     while warm.pool.waiting:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
-    assert await warm.pool.full(20)
+    assert await warm.pool.full(60)
     assert warm.pool.waiting == warm.pool.stats.started - 1 == 0
     assert await leftovers(sandbox, "run_shared") == []
 
@@ -157,6 +163,7 @@ async def test_many_calls_at_once_all_finish(engine: Engine, sandbox_data: Path)
     """Fifty on two processors: none starves, and no more boxes than slots exist at any time."""
     busy = Sandbox(engine, data=sandbox_data, owner=installation_id(sandbox_data), max_boxes=8, pool=PoolSettings())
     most = 0
+    await nothing_left(busy)
 
     async def watch() -> None:
         nonlocal most
@@ -172,4 +179,4 @@ async def test_many_calls_at_once_all_finish(engine: Engine, sandbox_data: Path)
         await busy.close()
     assert [r.stdout for r in ran] == [b"%d\n" % n for n in range(50)]
     assert most <= 8 + PoolSettings().total
-    assert await leftovers(busy) == []
+    await nothing_left(busy)

@@ -6,7 +6,8 @@ import ssl
 
 import pytest
 
-from tests.fixtures.egress import HOST, OTHER, Opened, Sites, free_port, leads_to
+from tests.fixtures.egress import HOST, OTHER, Opened, Sites, leads_to
+from tests.fixtures.temporal import free_port
 from tools.egress import HostRule
 from worker.sandbox.grant import REFUSALS_KEPT, Credential
 from worker.sandbox.proxy import CONNECTIONS
@@ -60,13 +61,13 @@ async def test_limit_of_bytes_in_a_tunnel(opened: Opened, sites: Sites) -> None:
 async def test_limit_of_connections(opened: Opened) -> None:
     async with opened() as client:
         held = [await client.open() for _ in range(CONNECTIONS)]
-        await asyncio.sleep(0.05)
         assert await client.get(f"http://{HOST}/") == b""
         assert client.kinds == ["connections"]
         for _, writer in held:
             writer.close()
-        await asyncio.sleep(0.05)
-        assert b"hello" in await client.get(f"http://{HOST}/")
+        async with asyncio.timeout(30):
+            while b"hello" not in await client.get(f"http://{HOST}/"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ async def test_limit_of_connections(opened: Opened) -> None:
 )
 async def test_silence_ends(opened: Opened, raw: str, kind: str) -> None:
     async with opened(seconds=0.2) as client:
-        await asyncio.wait_for(client.ask(raw), 2)
+        await client.ask(raw)
         assert client.kinds == [kind]
 
 

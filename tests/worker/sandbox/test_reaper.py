@@ -60,7 +60,7 @@ async def test_box_of_a_killed_worker_ends_by_itself(sandbox: Sandbox, sandbox_d
     worker.wait()
     started = time.monotonic()
     while await leftovers(sandbox, "run_killed"):
-        assert time.monotonic() - started < 20  # its heartbeat is 1 s, its program 100 s
+        assert time.monotonic() - started < 60  # its heartbeat is 1 s, its program 100 s
         await asyncio.sleep(0.1)
 
 
@@ -69,15 +69,15 @@ async def test_sweep_removes_what_a_killed_worker_left(sandbox: Sandbox, sandbox
     process = await asyncio.to_thread(name_of_a_dead_process)
     assert is_dead(process)
     image = (await sandbox.image("base")).id
+    tag = os.urandom(4).hex()
 
     async def make(name: str, **labels: str) -> str:
-        ours = {names.LABEL_OWNER: sandbox.owner, names.LABEL_RUN: "run_swept", names.LABEL_KIND: "call"}
+        ours = {names.LABEL_OWNER: sandbox.owner, names.LABEL_RUN: f"run_swept_{tag}", names.LABEL_KIND: "call"}
         body = {"Image": image, "Cmd": ["true"], "Labels": {**ours, **labels}}
         await sandbox.engine.call(lambda api: api.create_container_from_config(body, name))
         return name
 
     soon, past = str(int(time.time()) + 300), str(int(time.time()) - 1)
-    tag = os.urandom(4).hex()
     gone = [
         await make(f"swept-dead-{tag}", **{names.LABEL_DEADLINE: soon, names.LABEL_PROCESS: process}),
         await make(f"swept-late-{tag}", **{names.LABEL_DEADLINE: past, names.LABEL_PROCESS: this_process()}),
@@ -89,7 +89,7 @@ async def test_sweep_removes_what_a_killed_worker_left(sandbox: Sandbox, sandbox
     ]
     try:
         assert (await Reaper(sandbox.engine, sandbox.owner, not_closed).sweep()).containers == len(gone)
-        left = await sandbox.engine.find_containers({names.LABEL_RUN: "run_swept"})
+        left = await sandbox.engine.find_containers({names.LABEL_RUN: f"run_swept_{tag}"})
         assert sorted(str(c["Names"]) for c in left) == sorted(str([f"/{name}"]) for name in stays)
     finally:
         for name in stays:

@@ -101,13 +101,14 @@ from worker.store.audit import AuditLog
 from worker.store.audit import AuditEvent
 from worker.store.blobs import Blobs
 from worker.store.database import Database
+from worker.store.keyring import open_given
 from worker.store.ledger import Ledger
 from workflows.contracts import ToolRun
 
 async def main():
     data, folder, url, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     order = ToolRun.model_validate_json(sys.stdin.read())
-    db, blobs = Database(url), Blobs(data / "blobs")
+    db, blobs = Database(url, open_given(Path(sys.argv[5]))), Blobs(data / "blobs")
     async with Engine() as engine:
         sandbox = Sandbox(engine, data=data, owner=installation_id(data))
         audit = AuditLog(db)
@@ -122,11 +123,12 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("known", [True, False], ids=["the service knows it", "the service knows nothing"])
 async def test_a_worker_killed_after_the_effect(
-    office: Office, sites: Sites, sandbox_data: Path, store_url: str, known: bool
+    office: Office, sites: Sites, sandbox_data: Path, store_url: str, key_file: Path, known: bool
 ) -> None:
     order = await payment(office, LOOK, then_s=60)
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WORKER, str(sandbox_data), str(office.folder), store_url, str(sites.plain.port),
+        str(key_file),
         cwd=ROOT, stdin=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert worker.stdin is not None

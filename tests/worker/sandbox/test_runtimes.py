@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures import own_engine
 from tests.fixtures.egress import HOST, Sites
 from tests.fixtures.own_engine import OwnEngine
-from tests.fixtures.sandbox import leftovers
+from tests.fixtures.sandbox import leftovers, nothing_left
 from tests.worker.sandbox.abuse.probes import BOMBS, ESCAPES, INIT, Probe
 from tools.contract import JsonObject, Limits
 from tools.egress import rules
@@ -83,7 +83,7 @@ async def guarded(gvisor: OwnEngine) -> AsyncIterator[ProvenSandbox]:
         await opened.prove()
         yield opened
         await opened.close()
-        assert await leftovers(opened) == []
+        await nothing_left(opened)
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ async def mapped(remapped: OwnEngine) -> AsyncIterator[ProvenSandbox]:
         await opened.prove()
         yield opened
         await opened.close()
-        assert await leftovers(opened) == []
+        await nothing_left(opened)
 
 
 def job(probe: Probe) -> Job:
-    limits = Limits.model_validate({"timeout_s": 20, **probe.limits})
+    limits = Limits.model_validate({"timeout_s": 60, **probe.limits})
     return Job("run_runtime", "k", probe.source.encode(), b"", limits)
 
 
@@ -151,7 +151,7 @@ SHUT = (
 async def test_probes_find_nothing(guarded: ProvenSandbox, name: str) -> None:
     # What gVisor's kernel does not show of a process is no way out of it.
     source = PROBES[name].source.replace("if 'NoNewPrivs:\\t1' not in s: won('new privileges')", "")
-    ran = await guarded.run(Job("run_runtime", "k", source.encode(), b"", Limits(timeout_s=20)))
+    ran = await guarded.run(Job("run_runtime", "k", source.encode(), b"", Limits(timeout_s=60)))
     assert b"ESCAPED" not in ran.stdout, ran
 
 
@@ -233,9 +233,9 @@ async def test_files_are_carried_over_the_mapping(mapped: ProvenSandbox, tmp_pat
 
 
 async def test_the_way_out_leads_through_the_mapping(mapped: ProvenSandbox, sites: Sites, tmp_path: Path) -> None:
-    source = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}/', timeout=10).read().decode())"
+    source = f"import urllib.request; print(urllib.request.urlopen('http://{HOST}/', timeout=30).read().decode())"
     async with Egress(tmp_path / "egress", resolve=sites.resolve).open(Grant(rules([f"{HOST}:80"]))) as way:
-        ran = await mapped.run(through(Job("r", "k", source.encode(), b"", Limits(timeout_s=20)), way))
+        ran = await mapped.run(through(Job("r", "k", source.encode(), b"", Limits(timeout_s=60)), way))
     assert ran.stdout == b"hello\n", ran
 
 

@@ -49,5 +49,5 @@ async def test_killed_under_load_leaves_nothing(sandbox: Sandbox, sandbox_data: 
     # What was created and not yet started cannot end by itself: the next worker's sweep at its start takes it.
     while await leftovers(sandbox):
         await Reaper(sandbox.engine, sandbox.owner, never).sweep()
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 120
         await asyncio.sleep(0.2)

@@ -173,8 +173,8 @@ async def test_filling_the_workspace_ends_the_call(
     opened: Workspaces, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container, "WORKSPACE_ENTRIES", 500)
-    source = "import time\nfor n in range(2000): open(f'/workspace/out/{n}', 'w').close()\ntime.sleep(20)"
-    ran = await call(sandbox, opened, source, timeout_s=20)
+    source = "import time\nfor n in range(2000): open(f'/workspace/out/{n}', 'w').close()\ntime.sleep(90)"
+    ran = await call(sandbox, opened, source, timeout_s=60)
     assert ran.ending is Ending.WORKSPACE_LIMIT
     tidy_up = "import shutil, time; shutil.rmtree('/workspace/out'); time.sleep(0.5); print(1)"
     tidy = await call(sandbox, opened, tidy_up)

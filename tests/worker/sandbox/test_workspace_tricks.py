@@ -42,9 +42,9 @@ os.chdir("/workspace/out")
 grows = open("grows", "wb", 0)
 {close}
 for n in range(16): grows.write(bytes(1 << 20))
-time.sleep(20)
+time.sleep(90)
 """
-    ran = await call(sandbox, opened, source, timeout_s=20)
+    ran = await call(sandbox, opened, source, timeout_s=60)
     assert (ran.ending, ran.stderr) == (Ending.WORKSPACE_LIMIT, b"")
 
 

@@ -173,15 +173,21 @@ def _state(pid: int) -> str:
     return words[0] if words else ""
 
 
+def _lives(pid: int) -> bool:
+    """Whether the process has not even begun to end. The kernel takes its memory, and with it this link, before files,
+    namespaces and limits, and long before its state says so: whatever was read before this is true of a living one."""
+    return bool(_link(f"/proc/{pid}/exe"))
+
+
 def _look_at_living(box: Box, first: int, mounts: str) -> Seen | None:
     """None when the box ended under the look."""
     try:
         seen = look(box, first, mounts)
     except OSError:
-        if _state(first) in ("", "Z", "X"):
+        if not _lives(first):
             return None
         raise
-    return None if _state(first) in ("", "Z", "X") else seen
+    return seen if _lives(first) else None
 
 
 def look(box: Box, first: int, mounts: str) -> Seen:
@@ -190,8 +196,8 @@ def look(box: Box, first: int, mounts: str) -> Seen:
     found: list[str] = []
     for pid in _tasks(folder):
         problems = list(_of_process(box, pid, first))
-        # One that ended meanwhile has no program and no cgroup any more: nothing can be said of it.
-        found += problems if _state(pid) not in ("", "Z", "X") else []
+        # Of one that ended meanwhile nothing can be said.
+        found += problems if _lives(pid) else []
     found += _of_mounts(box, first, mounts)
     found += _of_limits(box, first)
     root = Path(f"/proc/{first}/root")
@@ -213,12 +219,14 @@ def look(box: Box, first: int, mounts: str) -> Seen:
 def _descriptors(pid: int) -> list[tuple[str, int]]:
     """(what it leads to, its open flags) of each descriptor."""
     found: list[tuple[str, int]] = []
-    for path in Path(f"/proc/{pid}/fd").iterdir() if Path(f"/proc/{pid}/fd").exists() else ():
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # it ended
+        names = os.listdir(f"/proc/{pid}/fd")
+    for name in names:
         with contextlib.suppress(OSError):
-            about = dict(
-                line.split(":", 1) for line in _read(f"/proc/{pid}/fdinfo/{path.name}").splitlines() if ":" in line
-            )
-            found.append((os.readlink(path), int(about.get("flags", "0").strip(), 8)))
+            lines = _read(f"/proc/{pid}/fdinfo/{name}").splitlines()
+            about = dict(line.split(":", 1) for line in lines if ":" in line)
+            found.append((os.readlink(f"/proc/{pid}/fd/{name}"), int(about.get("flags", "0").strip(), 8)))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from tests.fixtures.sandbox import leftovers
+from tests.fixtures.sandbox import nothing_left
 from tests.worker.sandbox.abuse import host
 from tests.worker.sandbox.abuse.host import HOLD, Observer, Seen
 from tests.worker.sandbox.abuse.probes import ALL, BOXES, SYSTEM_CALLS, Probe
@@ -24,7 +24,7 @@ BY_NAME = {probe.name: probe for probe in ALL}
 
 
 def job(probe: Probe) -> Job:
-    limits = Limits.model_validate({"timeout_s": 60 if probe.holds else 10, **probe.limits})
+    limits = Limits.model_validate({"timeout_s": 120 if probe.holds else 60, **probe.limits})
     return Job("run_abuse", "abuse", probe.program.encode(), b"", limits)
 
 
@@ -34,7 +34,7 @@ async def pooled(engine: Engine, sandbox_data: Path) -> AsyncIterator[Sandbox]:
     opened = Sandbox(engine, data=sandbox_data, owner=installation_id(sandbox_data), pool=settings)
     yield opened
     await opened.close()
-    assert await leftovers(opened) == []
+    await nothing_left(opened)
 
 
 def test_there_are_enough_and_no_two_are_called_the_same() -> None:
@@ -87,9 +87,9 @@ async def test_cold(sandbox: Sandbox, probes: tuple[Probe, ...]) -> None:
 async def test_from_the_pool(pooled: Sandbox, probes: tuple[Probe, ...]) -> None:
     async def run(probe: Probe) -> tuple[Ran, Seen | None]:
         pooled.pool.want(await pooled.kind(job(probe)))
-        await pooled.pool.full(20)
+        await pooled.pool.full(60)
         while not (ran := await watched(pooled, probe))[0].pooled:
-            await pooled.pool.full(20)
+            await pooled.pool.full(60)
         return ran
 
     assert await failures(run, probes) == []

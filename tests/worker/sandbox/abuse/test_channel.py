@@ -55,10 +55,10 @@ class Taken(Sandbox):
         return dataclasses.replace(await super().kind(job), command=command)
 
 
-async def taken_over(sandbox: Sandbox, data: Path, source: str) -> Ran:
+async def taken_over(sandbox: Sandbox, data: Path, source: str, timeout_s: float = 60) -> Ran:
     taken = Taken(sandbox.engine, data=data, owner=sandbox.owner)
     taken.source = source
-    job = Job("run_taken", "k", b"print(1)", b"", Limits(timeout_s=1, output_bytes=100_000))
+    job = Job("run_taken", "k", b"print(1)", b"", Limits(timeout_s=timeout_s, output_bytes=100_000))
     try:
         return await taken.run(job)
     finally:
@@ -77,7 +77,7 @@ async def test_what_is_no_report_makes_a_lost_call(sandbox: Sandbox, sandbox_dat
 async def test_what_does_not_end_is_ended(sandbox: Sandbox, sandbox_data: Path, what: str) -> None:
     source, ending = ENDED[what]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ran = await taken_over(sandbox, sandbox_data, source)
+    ran = await taken_over(sandbox, sandbox_data, source, 1 if ending is Ending.TIMEOUT else 60)
     assert (ran.ending, ran.exit_code) == (ending, None)
     assert len(ran.stdout) <= 200_000
     grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -6,7 +6,8 @@ It gives back all that it could read; whether a secret is in there is decided he
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from worker.activities.means import Means
 from worker.activities.sandbox import SandboxActivities
 from worker.sandbox.container import Ending, Job, Ran, Sandbox
 from worker.sandbox.egress import Egress
-from worker.sandbox.engine import Engine, installation_id
+from worker.sandbox.engine import LABEL_OWNER, LABEL_RUN, Engine, installation_id
 from worker.sandbox.pool import PoolSettings
 from worker.sandbox.scrubbing import Scrubber
 from worker.sandbox.secrets import EnvironmentSecrets, Secrets
@@ -31,7 +32,7 @@ from worker.store.ledger import Ledger
 
 OWN = b"the-secret-of-this-very-call"
 CANARY = b"canary-of-somebody-else-4711"
-LIMITS = Limits(timeout_s=30, memory_mb=128, output_bytes=8 << 20)
+LIMITS = Limits(timeout_s=120, memory_mb=128, output_bytes=8 << 20)
 
 # Prints, base64, everything it can read outside of the image's own files.
 LOOT = """
@@ -88,7 +89,7 @@ async def box(request: pytest.FixtureRequest, engine: Engine, sandbox_data: Path
         job = Job(run_id, "k", source.encode(), b"{}", LIMITS, secrets=secrets or {})
         if pooled:
             opened.pool.want(await opened.kind(job))
-            assert await opened.pool.full(20)
+            assert await opened.pool.full(60)
         ran = await opened.run(job)
         assert ran.pooled is pooled
         return ran
@@ -127,25 +128,40 @@ for place in ("/tmp/x", "/work/x", "/dev/shm/x", "/work/secrets/x"):
         assert CANARY not in loot(await box(LOOT))
 
 
+SLEEP = b"import time; time.sleep(100)"
+
+
+@asynccontextmanager
+async def holding(sandbox: Sandbox, job: Job) -> AsyncGenerator[None]:
+    """The block runs while the job's program does, and ends it."""
+    stands = asyncio.Event()
+
+    async def commit(_: str) -> None:
+        stands.set()
+
+    call = asyncio.create_task(sandbox.run(job, commit=commit))
+    await stands.wait()
+    await asyncio.sleep(1)  # only now are the secrets handed over
+    yield
+    assert not call.done()
+    call.cancel()
+    with suppress(asyncio.CancelledError):
+        await call
+
+
 async def test_secrets_of_a_call_that_runs_now_stay_its_own(sandbox: Sandbox) -> None:
-    holds = Job("run_other", "k1", b"import time; time.sleep(4)", b"{}", LIMITS, secrets={"theirs": CANARY})
-    other = asyncio.create_task(sandbox.run(holds))
-    await asyncio.sleep(1)
-    assert CANARY not in loot(await sandbox.run(Job("run_abuse", "k2", LOOT.encode(), b"{}", LIMITS)))
-    assert not other.done()
-    await other
+    async with holding(sandbox, Job("run_other", "k1", SLEEP, b"{}", LIMITS, secrets={"theirs": CANARY})):
+        assert CANARY not in loot(await sandbox.run(Job("run_abuse", "k2", LOOT.encode(), b"{}", LIMITS)))
 
 
 async def test_nothing_of_a_secret_is_in_what_the_engine_knows(sandbox: Sandbox) -> None:
     """Inspect, labels, command line, environment: what everybody with the engine can read."""
-    job = Job("run_inspected", "k", b"import time; time.sleep(3)", b"{}", LIMITS, secrets={"mine": OWN})
-    running = asyncio.create_task(sandbox.run(job))
-    await asyncio.sleep(1.2)
-    found = await sandbox.engine.find_containers({"gatehouse.run": "run_inspected"})
-    inspected = [str(await sandbox.engine.call(lambda api, f=f: api.inspect_container(str(f["Id"])))) for f in found]
+    engine = sandbox.engine
+    async with holding(sandbox, Job("run_inspected", "k", SLEEP, b"{}", LIMITS, secrets={"mine": OWN})):
+        found = await engine.find_containers({LABEL_OWNER: sandbox.owner, LABEL_RUN: "run_inspected"})
+        inspected = [str(await engine.call(lambda api, f=f: api.inspect_container(str(f["Id"])))) for f in found]
     assert inspected
     assert not [text for text in inspected if OWN.decode() in text or base64.b64encode(OWN).decode() in text]
-    await running
 
 
 # ---------------------------------------------------------------- on its way out
