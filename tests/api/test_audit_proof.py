@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from api.doctor import auditing
 from tests.worker.store.facts import calls, closing, fact, loose
+from worker.settings import Settings
 from worker.store.audit import AuditLog
 from worker.store.database import Database
 
@@ -150,3 +152,20 @@ def test_an_export_is_searched_without_an_installation(house: Path, tmp_path: Pa
     broken.write_bytes(export.read_bytes().replace(b'{"actor"', b"{actor", 2))
     done = gatehouse(tmp_path, "audit", "search", "--export", broken)
     assert (done.returncode, "line 1 is not a record" in done.stderr) == (2, True)
+
+
+def test_the_doctor_says_how_the_log_is_kept(house: Path, tmp_path: Path) -> None:
+    settings = Settings(data=house)
+    told = {finding.what: finding for finding in auditing.examine(settings)}
+    assert (told["audit log"].status, told["audit log"].detail) == ("ok", "21 records, last heartbeat never")
+    assert told["audit anchor"].status == "ok"
+    assert told["audit anchor"].detail.startswith("checkpoint of 19 records, ")
+    nothing = {finding.what: finding for finding in auditing.examine(Settings(data=tmp_path))}
+    assert [(f.what, f.status) for f in nothing.values()] == [("audit log", "ok")]
+    elsewhere = {f.what: f for f in auditing.examine(Settings(data=house, audit_anchor=tmp_path / "none"))}
+    assert elsewhere["audit anchor"].status == "warn"
+    assert elsewhere["audit anchor"].remedy == "gatehouse audit anchor"
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no anchor\n")
+    told = {f.what: f for f in auditing.examine(Settings(data=house, audit_anchor=broken))}
+    assert told["audit anchor"].status == "fail"
