@@ -161,6 +161,15 @@ class Standing:
                 return made.absent
         return None
 
+    async def absentees(self, principal: Principal, now: datetime) -> list[Principal]:
+        """Everybody for whom a delegation in force lets the principal answer."""
+        where = (delegation.c.revoked_at.is_(None), delegation.c.until > now)
+        async with self._db.read() as conn:
+            rows = (await conn.execute(_newest(delegation, principal.tenant).where(*where))).all()
+        made = (self._delegation_row(row).delegation for row in rows)
+        mine = (d for d in made if stands_in(d, principal, now) and verify(d, DELEGATION, self._keys))
+        return list({d.absent.id: d.absent for d in mine}.values())
+
     def _counts(self, row: GrantRow, decision: Decision, request: GateRequest, now: datetime) -> bool:
         return grants(row.grant, decision, request, now) and verify(row.grant, GRANT, self._keys)
 
