@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from api.doctor import auditing, definitions, installation, machine, system
+from api.doctor import auditing, definitions, installation, machine, sealed, system
 from api.doctor.finding import Finding, fail
 from worker.settings import Settings
 
@@ -18,6 +18,8 @@ CHECKS: tuple[Check, ...] = (
     installation.store,
     installation.keys,
     auditing.examine,
+    sealed.data_keys,
+    sealed.artifacts,
     definitions.examine,
     installation.models,
 )
