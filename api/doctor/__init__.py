@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     sealed.data_keys,
     sealed.artifacts,
     definitions.examine,
+    definitions.notify,
     installation.models,
 )
 
