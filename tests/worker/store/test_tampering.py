@@ -5,6 +5,8 @@ import itertools
 import json
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,10 @@ import pytest
 
 from tests.worker.store.facts import calls, closing, fact, loose
 from tools.contract import canonical_json
-from worker.store import anchor, chain, offline
+from worker.store import anchor, chain, parts
 from worker.store.anchor import Vouched
 from worker.store.audit import AuditLog
+from worker.store.checking import BadRecord, LogCheck
 from worker.store.checkpoints import Publisher, load_or_create, public_path
 from worker.store.database import Database
 from worker.store.lines import parse
@@ -74,7 +77,7 @@ def flip(lines: list[bytes], dice: random.Random) -> Changed:
     at = dice.randrange(len(data))
     data[at] ^= 1 << dice.randrange(8)
     number = sum(1 for _ in itertools.takewhile(lambda end: end <= at, _ends(lines))) + 1
-    return list(offline.split(io.BytesIO(data))), number
+    return list(parts.split(io.BytesIO(data))), number
 
 
 def _ends(lines: list[bytes]) -> list[int]:
@@ -207,6 +210,54 @@ WAYS: list[Callable[[list[bytes], random.Random], Changed]] = [
 ]  # fmt: skip
 
 
+def _in_parts(lines: list[bytes], exported: Exported, many: int) -> LogCheck | None:
+    """The check in parts, as several processes do it; None unless all is well."""
+    source = io.BytesIO(b"".join(line + b"\n" for line in lines))
+    found = (parts.check_part(source, exported.vouched.leaves, part) for part in parts.cut(source, many))
+    check = parts.joined(found, exported.vouched.leaves)
+    try:
+        if check is not None:
+            check.finish()
+    except BadRecord:
+        return None
+    return check
+
+
+def test_a_log_that_is_checked_in_parts_is_the_same_log(exported: Exported) -> None:
+    whole = LogCheck(exported.vouched.leaves)
+    whole.take(map(parse, exported.lines))
+    for many in range(1, 50):
+        check = _in_parts(exported.lines, exported, many)
+        assert check is not None, many
+        assert (check.count, check.value, check.leaves) == (whole.count, whole.value, whole.leaves)
+        assert (check.clock, vars(check).keys()) == (whole.clock, vars(whole).keys())
+
+
+def test_several_processes_find_what_one_finds(exported: Exported, tmp_path: Path) -> None:
+    """In a process of its own, because it forks."""
+    changed = tmp_path / "changed.jsonl"
+    changed.write_bytes(exported.export.read_bytes().replace(b"run_4", b"run_5", 1))
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", _BY_TWO, path, exported.key, exported.anchor],
+            check=True, capture_output=True, text=True, timeout=120,
+        ).stdout.split()
+        for path in (exported.export, changed)
+    ]  # fmt: skip
+    assert found[0] == ["True", str(len(exported.lines)), "None"]
+    assert (found[1][0], found[1][2]) == ("False", "37")
+
+
+_BY_TWO = """
+import sys, pathlib
+from worker.store import note, offline, parts
+parts.processes = lambda size: 2
+export, key, anchor = map(pathlib.Path, sys.argv[1:])
+found = offline.verify_export(export, note.parse_keys(key.read_text()), anchor)
+print(found.ok, found.count, found.first_bad)
+"""
+
+
 async def test_every_change_is_found_and_the_right_record_named(exported: Exported) -> None:
     assert check_lines(iter(exported.lines), exported.vouched).ok
     dice = random.Random(20261122)
@@ -218,6 +269,8 @@ async def test_every_change_is_found_and_the_right_record_named(exported: Export
             continue
         tried += 1
         found = check_lines(iter(lines), exported.vouched)
+        if tried % 3 == 0:
+            assert not _in_parts(lines, exported, tried % 5 + 2), way.__name__
         assert not found.ok, f"{way.__name__} {expected}"
         assert found.first_bad == expected, f"{way.__name__}: {found.problem}"
 
@@ -239,7 +292,7 @@ async def test_another_json_writer_changes_nothing_but_what_is_changed_with_it_i
     styles: list[dict[str, Any]] = [{}, {"ensure_ascii": False}, {"sort_keys": True}, {"separators": (",", ":")}]
     for style in styles:
         again = "\n".join(json.dumps(record, **style) for record in records)
-        assert check_lines(offline.split(io.BytesIO(again.encode())), exported.vouched).ok
+        assert check_lines(parts.split(io.BytesIO(again.encode())), exported.vouched).ok
         for at in range(0, len(records), 7):
             changed = [{**record, "actor": "nobody"} if n == at else record for n, record in enumerate(records)]
             lines = [json.dumps(record, **style).encode() for record in changed]
