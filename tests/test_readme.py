@@ -112,6 +112,6 @@ def test_the_module_the_readme_names_for_settings_has_them() -> None:
     shown = {name for page in PAGES for name in re.findall(r"\bGATEHOUSE_([A-Z_]+)\b", page.read_text())}
     probe = "from worker.settings import Settings; print(*Settings.model_fields)"
     fields = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    # Read by the command line alone, or families whose members people name.
-    known = set(fields.upper().split()) | {"KEY", "URL", "BACKUP_PASSPHRASE", "SECRET_", "NOTIFY_SECRET_"}
-    assert shown - known == set()
+    # Read by the command line alone, or of families whose members people name.
+    known = set(fields.upper().split()) | {"KEY", "URL", "BACKUP_PASSPHRASE"}
+    assert [name for name in shown - known if not name.startswith(("SECRET_", "NOTIFY_SECRET_"))] == []

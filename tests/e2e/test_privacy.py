@@ -129,7 +129,8 @@ async def talk(system: System, run_id: str) -> None:
     await sent(system, "ruth", "POST", f"{path}/delegate", json=said | {"to": "adam"})
     remembered = {"uses": 1, "until": tomorrow(), "arguments": {"value": f"{MAIL}*"}}
     edited = {"value": f"{BOTH}, edited"}
-    for changes in ({"edited_arguments": edited}, {"remember": remembered}):
+    several: tuple[dict[str, Any], ...] = ({"edited_arguments": edited}, {"remember": remembered})
+    for changes in several:
         answered = await system.answer(question, "approve", **changes, reason=BOTH)
         assert answered.status_code == 200, answered.text
         if (await system.run(run_id))["phase"] in ("succeeded", "failed"):
