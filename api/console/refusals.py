@@ -55,9 +55,22 @@ _WORDS: dict[str, tuple[str, str]] = {
 }
 
 
-def said(refused: Refused) -> Said:
-    """The refusal in words for people; the API's own words where there are none of ours."""
-    title, text = _WORDS.get(refused.kind, ("That did not work", refused.detail))
+_OF_ACTIONS: dict[tuple[str, str], tuple[str, str]] = {
+    ("delegate", "self_approval"): ("Not to the requester", "Whoever asked for the run never answers. Name another."),
+    ("delegate", "invalid_arguments"): (
+        "Name another",
+        "You can answer yourself already; hand it on to somebody else.",
+    ),
+    ("escalate", "invalid_arguments"): ("As far as it goes", "The rule names no further group that could be asked."),
+}
+"""Where a refusal means something else than it does for an answer."""
+
+
+def said(refused: Refused, action: str = "") -> Said:
+    """The refusal in words for people; the API's own words where there are none of ours. `action`: what was tried,
+    when it was no answer."""
+    words = _WORDS.get(refused.kind, ("That did not work", refused.detail))
+    title, text = _OF_ACTIONS.get((action, refused.kind), words)
     if refused.kind == "not_an_approver":
         text = f"{text} {refused.detail[:1].upper()}{refused.detail[1:]}."
     return Said(kind=refused.kind, title=title, text=text)

@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from policies.terms import Group, Step, Terms
 from tests.api.running import Api
-from tests.api.test_flow import asked, ended
+from tests.api.test_flow import answer, asked, ended
 from tests.console.people import Desk, photograph
 from workflows.contracts import Phase
 
@@ -59,7 +59,7 @@ async def test_handed_on(desk: Desk) -> None:
     await ruth.get_by_label("Who", exact=True).fill("Olga")
     await ruth.get_by_label("Why").last.fill("knows the disk")
     await ruth.get_by_role("button", name="Hand it on").click()
-    await expect(ruth.locator("#refusal")).to_contain_text("somebody else has to answer")
+    await expect(ruth.locator("#refusal")).to_contain_text("Not to the requester")
     assert await ruth.get_by_label("Who", exact=True).input_value() == "Olga"
     await ruth.get_by_label("Who", exact=True).fill("bea")
     await ruth.get_by_role("button", name="Hand it on").click()
@@ -148,3 +148,15 @@ async def test_several_people_groups_and_an_emergency(desk: Desk) -> None:
     await gus.get_by_role("button", name="Approve in an emergency").click()
     await expect(gus.locator("#refusal")).to_contain_text("nothing left to answer")
     assert await gus.get_by_label("Why it cannot wait").input_value() == "the disk is full"
+
+
+async def test_what_was_typed_outlives_a_quicker_colleague(desk: Desk) -> None:
+    """The field is gone with the question; the words are not."""
+    ruth = await desk.person("ruth", "approver", java_script_enabled=False)
+    _, question = await asked(desk.api, requester="olga")
+    await opened(ruth, question["id"])
+    await ruth.get_by_label("Reason").fill("a long and careful thought")
+    await answer(desk.api, await desk.api.client("rolf", "approver"), question)
+    await ruth.get_by_role("button", name="Deny").click()
+    await expect(ruth.locator("#refusal")).to_contain_text("Somebody was quicker")
+    await expect(ruth.locator("#refusal")).to_contain_text("a long and careful thought")

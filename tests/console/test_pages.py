@@ -101,6 +101,25 @@ async def test_switches(house: Api) -> None:
         assert "Nothing is stopped" not in (await client.get("/console/switches")).text  # what was stays to be seen
 
 
+async def test_switches_followed_live(desk: Desk) -> None:
+    """What somebody else sets and releases is seen by itself; what is being typed meanwhile stays."""
+    page, api = await desk.person("sven", "admin"), await desk.api.client("sven", "admin")
+    await page.goto("/console/switches")
+    await page.get_by_label("Reason").fill("half a thou")
+    body = {"scope": "automation", "target": "nobody-runs-it", "kind": "stop", "running": "pause", "reason": "drill"}
+    first = (await api.post("/switches", json=body)).json()["id"]
+    shown = page.locator("section.switch").filter(has_text="nobody-runs-it")
+    await expect(shown).to_contain_text("stopped")
+    await shown.get_by_label("Why it is released").fill("half a rea")
+    await api.post("/switches", json=body | {"target": "nobody-runs-that"})
+    await expect(page.locator("section.switch").filter(has_text="nobody-runs-that")).to_be_visible()
+    await expect(shown.get_by_label("Why it is released")).to_have_value("half a rea")
+    await expect(page.get_by_label("Reason")).to_have_value("half a thou")
+    for state in "stop", "safe_mode":
+        await api.post(f"/switches/{first}/release", json={"state": state, "reason": "over"})
+    await expect(shown).to_contain_text("released")
+
+
 async def test_keys(house: Api) -> None:
     """Shown once; a session opened with it ends when it is revoked."""
     _, key = await key_of(house, "kim", "admin")

@@ -74,7 +74,5 @@ async def _say(request: Request, visitor: Visitor, approval_id: str, kind: Kind,
         await give_action(visitor.services, visitor.principal, approval_id, kind, body)
     except Refused as refused:
         fresh = await row_of(visitor, approval_id)
-        return await draw(
-            request, visitor, fresh, status=refused.status, problem=said(refused), problems=refused.errors, **kept
-        )
+        return await draw(request, visitor, fresh, status=refused.status, problem=said(refused, kind), **kept)
     return RedirectResponse(f"/console/questions/{approval_id}{query(done=kind)}", 303)

@@ -16,6 +16,7 @@ router = APIRouter()
 
 RETRY_MS = 1000
 _QUEUE = ("approval.",)
+_SWITCHES = ("switch.", "run.frozen", "run.thawed")
 
 
 @router.get("/live", response_class=EventSourceResponse)
@@ -25,7 +26,8 @@ async def live(
     run: Annotated[str | None, Query(max_length=64)] = None,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """`queue-changed` when a question was opened or closed, `run-changed` when something happened in `run`."""
+    """`queue-changed` when a question was opened or closed, `switches-changed` when one was set, released or
+    confirmed, `run-changed` when something happened in `run`."""
     known = int(last_event_id) if last_event_id is not None and last_event_id.isdigit() else 0
     sessions = visitor.services.sessions
     yield ServerSentEvent(comment="open", retry=RETRY_MS)
@@ -43,6 +45,8 @@ def _news(records: list[AuditRecord], run: str | None) -> list[str]:
     found: list[str] = []
     if any(record.type.startswith(_QUEUE) for record in records):
         found.append("queue-changed")
+    if any(record.type.startswith(_SWITCHES) for record in records):
+        found.append("switches-changed")
     if run is not None and any(record.run_id == run for record in records):
         found.append("run-changed")
     return found

@@ -10,6 +10,7 @@ from api.console.pages import page
 from api.console.session import SwitchesReader, SwitchesReleaser, SwitchesSetter, Visitor
 from api.errors import Refused
 from api.routes import switches as switch_routes
+from worker.store.head import last_seq
 
 router = APIRouter(prefix="/switches")
 
@@ -59,10 +60,12 @@ async def release(
 
 
 async def _draw(request: Request, visitor: Visitor, *, status: int = 200, **more: Any) -> Response:
+    seq = await last_seq(visitor.services.database)
     listed = await switch_routes.list_switches(visitor.principal, visitor.services)
     ordered = sorted(listed.items, key=lambda s: s.state == "released")
     context: dict[str, Any] = {
         "switches": ordered, "active": [s for s in ordered if s.state != "released"], "problem": None,
+        "seq": seq,
         "asked": {"scope": "automation", "kind": "stop", "running": "pause", "target": "", "reason": ""},
         "may_set": visitor.may("switches", "set"), "may_release": visitor.may("switches", "release"),
         "automations": sorted(visitor.services.catalog.automations), "tools": sorted(visitor.services.catalog.tools),
