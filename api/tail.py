@@ -90,8 +90,11 @@ class Tail:
         finally:
             self._followers.pop(wake, None)
 
-    async def follow(self, tenant: str, run_id: str, after: int) -> AsyncIterator[AuditRecord]:
-        """Records of the run after sequence number `after`, oldest first; ends behind `run.closed` or at shutdown."""
+    async def follow(
+        self, tenant: str, run_id: str, after: int, *, until_now: bool = False
+    ) -> AsyncIterator[AuditRecord]:
+        """Records of the run after sequence number `after`, oldest first; ends behind `run.closed` or at shutdown, and
+        with `until_now` behind the last record there is."""
         closed = await self._audit.get(closed_id(run_id)) if after else None
         if closed is not None and after >= closed.seq:
             return
@@ -107,6 +110,8 @@ class Tail:
                     after = record.seq
                     if record.type == CLOSED:
                         return
+                if len(records) < PAGE and until_now:
+                    return
                 if len(records) < PAGE:
                     with contextlib.suppress(TimeoutError):
                         # Looks again now and then even if nobody wakes it.

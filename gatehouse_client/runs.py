@@ -46,28 +46,34 @@ class RunOperations(Transport):
         """Ask it to stop; follow its events to see it end."""
         return await self._call(Run, "POST", f"/runs/{segment(run_id)}/cancel")
 
-    async def follow_run(self, run_id: str, *, after: int | None = None) -> AsyncGenerator[AuditRecord]:
+    async def follow_run(
+        self, run_id: str, *, after: int | None = None, until_now: bool = False
+    ) -> AsyncGenerator[AuditRecord]:
         """The run's records as they are written, from the first or behind the sequence number `after`. Ends behind
-        `run.closed`. A broken connection is taken up again where it broke."""
+        `run.closed`, or with `until_now` behind the last there is. A broken connection is taken up again where it
+        broke."""
         last, failures = after or 0, 0
         while True:
             try:
-                async with aclosing(self._records(run_id, last)) as records:
+                async with aclosing(self._records(run_id, last, until_now)) as records:
                     async for record in records:
                         last, failures = record.seq, 0
                         yield record
                         if record.type == "run.closed":
                             return
+                if until_now:
+                    return
             except (UnreachableError, UnavailableError):
                 if failures >= RECONNECTS:
                     raise
             failures += 1
             await asyncio.sleep(min(0.25 * failures, MOST_WAIT_S))
 
-    async def _records(self, run_id: str, after: int) -> AsyncGenerator[AuditRecord]:
+    async def _records(self, run_id: str, after: int, until_now: bool) -> AsyncGenerator[AuditRecord]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        path = f"/runs/{segment(run_id)}/events" + ("?until_now=true" if until_now else "")
         parser = EventParser()
-        async with self._stream(f"/runs/{segment(run_id)}/events", headers, silence_s=SILENCE_S) as response:
+        async with self._stream(path, headers, silence_s=SILENCE_S) as response:
             async for line in response.aiter_lines():
                 if event := parser.feed(line):
                     yield self._parsed(AuditRecord, event.data)

@@ -121,17 +121,14 @@ class Client:
             failures += 1
             time.sleep(min(0.25 * failures, 5))
 
-    def events_so_far(self, run_id: str, quiet_s: float = 1.0) -> Iterator[Event]:
-        """The run's records up to now: stops when the stream has nothing more to tell for `quiet_s`."""
-        path, headers = f"/runs/{segment(run_id)}/events", {"Accept": "text/event-stream"}
+    def events_so_far(self, run_id: str) -> Iterator[Event]:
+        """The run's records up to now."""
+        path = f"/runs/{segment(run_id)}/events?until_now=true"
         try:
-            with self._opened("GET", path, headers=headers, silence_s=quiet_s) as response:
-                for event in _parse(response):
-                    yield event
-                    if event.type == "run.closed":
-                        return
-        except httpx.ReadTimeout:
-            return
+            with self._opened("GET", path, headers={"Accept": "text/event-stream"}) as response:
+                yield from _parse(response)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
 
     def _object(self, method: str, path: str, **options: Any) -> Obj:
         response = self._send(method, path, **options)

@@ -47,12 +47,18 @@ async def start_point(
     responses=problems(404),
 )
 async def follow_run(
-    run_id: RunId, principal: RunsReader, services: ServicesDep, start: Annotated[int, Depends(start_point)]
+    run_id: RunId,
+    principal: RunsReader,
+    services: ServicesDep,
+    start: Annotated[int, Depends(start_point)],
+    until_now: Annotated[
+        bool, Query(description="End behind the last record there is, also if the run goes on.")
+    ] = False,
 ) -> AsyncIterator[ServerSentEvent]:
     """One event per audit record: `id` its sequence number, `event` its type, `data` the record as JSON.
 
     Begins with the run's first record, resumes behind `Last-Event-ID` or `after`, sends comments to keep the connection
     and ends after `run.closed`."""
     yield ServerSentEvent(comment="following", retry=RETRY_MS)
-    async for record in services.tail.follow(principal.tenant, run_id, start):
+    async for record in services.tail.follow(principal.tenant, run_id, start, until_now=until_now):
         yield ServerSentEvent(id=str(record.seq), event=record.type, raw_data=record_out(record).model_dump_json())

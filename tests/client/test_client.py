@@ -80,6 +80,8 @@ async def test_a_broken_stream_goes_on_where_it_broke(api: Api) -> None:
     # Cut in the middle of an event, several times over; and once not answered at all.
     async with wire(api.url, 1500, 1600, LOST, 1700) as broken, Gatehouse(broken.url, api.keys["viewer"]) as gatehouse:
         seen = [record async for record in gatehouse.follow_run(run.id)]
+        now = [record.seq async for record in gatehouse.follow_run(run.id, until_now=True)]
+        assert now == [record.seq for record in seen]
         behind = [record.seq async for record in gatehouse.follow_run(run.id, after=seen[3].seq)]
     assert [record.run_seq for record in seen] == list(range(1, 8))
     assert behind == [record.seq for record in seen[4:]]
