@@ -19,6 +19,7 @@ from temporalio.runtime import Runtime
 from worker import metrics, telemetry, temporal
 from worker.activities.records import RecordActivities
 from worker.keeper.delivering import Delivering
+from worker.keeper.pruning import Pruning
 from worker.keeper.stopping import Stopping
 from worker.keeper.sweeping import Sweeping
 from worker.notify.channels import Secrets, load
@@ -41,6 +42,7 @@ STOPPING_S = 0.5
 """How often switches are looked at: most of the time between a switch and the last run standing still."""
 DELIVERING_S = 0.5
 SWEEPING_S = 120.0
+PRUNING_S = 3600.0
 COUNTING_S = 5.0
 MAX_WAIT_S = 10.0
 
@@ -129,6 +131,7 @@ async def serve(settings: Settings) -> None:
             ("stopping", stopping.look, STOPPING_S),
             ("delivering", delivering.look, DELIVERING_S),
             ("sweeping", sweeping.look, SWEEPING_S),
+            ("pruning", Pruning(audit, settings).look, PRUNING_S),
         )
         counting = Counting(Outbox(db), Stops(db), metrics.Metrics(Runtime.default().metric_meter))
         tasks.append(asyncio.create_task(counting.run()))
