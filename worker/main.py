@@ -84,6 +84,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
 @asynccontextmanager
 async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
     from tools.catalog import BUILT_IN, load_tools  # noqa: PLC0415  (only this queue may need it, see the module's text)
+    from worker.activities.committing import CommitActivities, LocalOnly  # noqa: PLC0415
     from worker.activities.gate import GateActivities  # noqa: PLC0415
     from worker.activities.records import RecordActivities  # noqa: PLC0415
     from worker.activities.rules import RuleActivities  # noqa: PLC0415
@@ -117,10 +118,10 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
             client,
             task_queue=QUEUE_RUNS,
             workflows=[AutomationWorkflow],
-            activities=[*records.all(), *gate.all(), *RuleActivities().all()],
+            activities=[*records.all(), *gate.all(), *RuleActivities().all(), *CommitActivities().all()],
             workflow_runner=temporal.workflow_runner(),
-            # Everything here is local: a remote activity on this queue would be somebody's mistake or worse.
-            no_remote_activities=True,
+            # What records is local: as a remote activity it would be somebody's mistake or worse.
+            interceptors=[LocalOnly()],
             sticky_queue_schedule_to_start_timeout=STICKY,
             graceful_shutdown_timeout=DRAIN,
         )

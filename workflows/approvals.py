@@ -18,6 +18,7 @@ from policies.approval import action_refusal, refusal, verify_signature
 from policies.terms import Schedule, Terms, schedule
 from tools.contract import ToolCall, ToolSpec
 from workflows import ports
+from workflows.concurrency import settled, through_cancellation
 from workflows.contracts import (
     AnswerAccepted,
     AnswerRefused,
@@ -33,7 +34,7 @@ from workflows.contracts import (
 )
 from workflows.held import FrozenQuestion
 from workflows.pending import Pending, Problem
-from workflows.recording import record
+from workflows.recording import committed, record
 
 _WORDS = {
     AnswerRefused.NOT_FOUND: "the run has no such question",
@@ -52,7 +53,7 @@ _WORDS = {
 }
 
 
-_OPEN = (ApprovalState.PENDING, ApprovalState.FROZEN)
+_COMMITTED = "answers-committed"
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,21 @@ class Desk:
         On cancellation or a fault the question is withdrawn before the exception goes on.
         """
         entry = self._put(draft)
+        # Runs that began before there was a commit go on without one.
+        entry.commits = workflow.patched(_COMMITTED)
         try:
+            await self._commit(entry)
             await record(ports.open_approval, entry.request, f"ask {entry.request.id}")
             await self._decided(entry)
+            await (settled(self._end(entry)) if entry.commits else self._end(entry))
         except (asyncio.CancelledError, FailureError):
-            entry.withdraw()
-            self._settled()
-            await self._noted(entry)
-            await self._close(entry)
+            if not entry.ending:
+                entry.withdraw()
+                self._settled()
+                await (through_cancellation(self._end(entry)) if entry.commits else self._end(entry))
             raise
-        await self._close(entry)
+        finally:
+            entry.over = True
         return Ending(entry.request.id, entry.state, entry.answer)
 
     def check(self, answer: ApprovalAnswer) -> None:
@@ -154,12 +160,12 @@ class Desk:
         if answer.verdict == "approve" and (problem := entry.problem(answer)) is not None:
             _refuse(AnswerRefused.INVALID_ARGUMENTS, problem)
 
-    def accept(self, answer: ApprovalAnswer) -> AnswerAccepted:
-        """Take a checked answer. From here on nothing can undo it."""
+    async def accept(self, answer: ApprovalAnswer) -> AnswerAccepted:
+        """Take a checked answer, and return once it is on record: from then on nothing can undo it."""
         entry = self._entries[answer.approval_id]
         entry.take(answer)
         self._settled()
-        return AnswerAccepted(approval_id=answer.approval_id, state=entry.state, seq=entry.progress.seq)
+        return await _on_record(entry)
 
     def check_action(self, action: ApprovalAction) -> None:
         """Validator of the `act` update, as `check`."""
@@ -173,11 +179,11 @@ class Desk:
         if action.kind in ("ask", "reply") and not action.text.strip():
             _refuse(AnswerRefused.INVALID_ARGUMENTS, "text: say something")
 
-    def act(self, action: ApprovalAction) -> AnswerAccepted:
-        """Take a checked action."""
+    async def act(self, action: ApprovalAction) -> AnswerAccepted:
+        """Take a checked action, as `accept`."""
         entry = self._entries[action.approval_id]
         entry.act(action, workflow.now())
-        return AnswerAccepted(approval_id=action.approval_id, state=entry.state, seq=entry.progress.seq)
+        return await _on_record(entry)
 
     def freeze(self) -> None:
         """Stop the clocks of all questions, of those still to be put too, and take no answers until `thaw`."""
@@ -269,19 +275,38 @@ class Desk:
     async def _noted(self, entry: Pending) -> bool:
         """Record what happened, in its order; whether the question still waits."""
         while entry.notes:
-            event, actor, body, progress = entry.notes.pop(0)
-            noted = ApprovalNoted(
-                run=self._ref, approval_id=entry.request.id, event=event, actor=actor, body=body, progress=progress,
-            )  # fmt: skip
-            await record(ports.note_approval, noted, f"{entry.request.id} {event.removeprefix('approval.')}")
+            kept = len(entry.notes)
+            await self._commit(entry)
+            for _ in range(kept):
+                event, actor, body, progress = entry.notes.pop(0)
+                noted = ApprovalNoted(
+                    run=self._ref, approval_id=entry.request.id, event=event, actor=actor, body=body,
+                    progress=progress,
+                )  # fmt: skip
+                await record(ports.note_approval, noted, f"{entry.request.id} {event.removeprefix('approval.')}")
+                if progress.seq == entry.recorded + 1:
+                    entry.recorded = progress.seq
         return entry.open
 
-    async def _close(self, entry: Pending) -> None:
+    async def _end(self, entry: Pending) -> None:
+        """Record the end, and what happened before."""
+        entry.ending = True
+        await self._noted(entry)
+        if not entry.committed:
+            await self._commit(entry)
         closed = ApprovalClosed(
             run=self._ref, approval_id=entry.request.id, state=entry.state, answer=entry.answer,
             progress=entry.progress,
         )  # fmt: skip
         await record(ports.close_approval, closed, f"{entry.request.id} {entry.state.value}")
+        entry.closed = True
+
+    async def _commit(self, entry: Pending) -> None:
+        """What the list and the log are about to show must not be decided anew, perhaps otherwise, after a crash."""
+        if entry.commits:
+            ended = not entry.open
+            await committed(entry.request.id)
+            entry.committed = ended
 
     def _unknown(self, answer: ApprovalAnswer) -> AnswerRefused:
         """Why an answer to a question this part does not know is refused; a former part's questions are all decided."""
@@ -291,6 +316,20 @@ class Desk:
         if number.isascii() and number.isdigit() and 1 <= int(number) <= self._before:
             return AnswerRefused.ALREADY_DECIDED
         return AnswerRefused.NOT_FOUND
+
+
+async def _on_record(entry: Pending) -> AnswerAccepted:
+    """What the sender of something just taken is told, once the row and the log show it."""
+    accepted = AnswerAccepted(approval_id=entry.request.id, state=entry.state, seq=entry.progress.seq)
+
+    def shown() -> bool:
+        return entry.recorded >= accepted.seq and (accepted.state is ApprovalState.PENDING or entry.closed)
+
+    if entry.commits:
+        await workflow.wait_condition(lambda: entry.over or shown())
+        if not shown():
+            raise ApplicationError("it could not be recorded, so nothing follows from it", non_retryable=True)
+    return accepted
 
 
 def _refuse(why: AnswerRefused, detail: str | None = None) -> NoReturn:

@@ -89,9 +89,9 @@ class AutomationWorkflow:
         return result
 
     @workflow.update(name=contracts.UPDATE_ANSWER, description="A signed answer to one of the run's questions")
-    def answer(self, answer: ApprovalAnswer) -> AnswerAccepted:
+    async def answer(self, answer: ApprovalAnswer) -> AnswerAccepted:
         """Take an answer the validator let through."""
-        return self._run.desk.accept(answer)
+        return await self._run.desk.accept(answer)
 
     @answer.validator
     def _check_answer(self, answer: ApprovalAnswer) -> None:
@@ -100,9 +100,9 @@ class AutomationWorkflow:
     @workflow.update(
         name=contracts.UPDATE_ACT, description="Something else said, signed, to one of the run's questions"
     )
-    def act(self, action: ApprovalAction) -> AnswerAccepted:
+    async def act(self, action: ApprovalAction) -> AnswerAccepted:
         """Take an action the validator let through."""
-        return self._run.desk.act(action)
+        return await self._run.desk.act(action)
 
     @act.validator
     def _check_action(self, action: ApprovalAction) -> None:

@@ -41,6 +41,18 @@ class Pending:
         self.answer: ApprovalAnswer | None = None
         """The answer that decided."""
         self.notes: list[Note] = []
+        self.commits = False
+        """Whether what happens is made durable before it is recorded."""
+        self.committed = False
+        """Whether its end is."""
+        self.ending = False
+        """Whether its end is being recorded."""
+        self.recorded = 0
+        """Up to which change (`progress.seq`) its row and the log show what happened."""
+        self.closed = False
+        """Whether they show its end."""
+        self.over = False
+        """Whether nothing more will be recorded, for good or ill."""
         self._schedule = schedule
         self._frozen_at: datetime | None = None
 

@@ -4,6 +4,8 @@ under the same names, and a test compares the signatures.
 Local activities (queue of runs; a few milliseconds each, idempotent by event id):
   run.open, call.open, call.close, approval.open, approval.note, approval.close, model.record,
   rung.record, rules.next, run.hold, run.close
+Remote activity on the queue of runs, the only one there:
+  run.commit
 Remote activities (sandbox queue; the only ones near Docker):
   workspace.open, tool.run, workspace.close
 """
@@ -41,6 +43,12 @@ async def open_run(opened: RunOpened) -> None:
     """Record `run.opened`, mark the run working, and refuse (ApplicationError `untrusted_request`) a run whose answer
     keys are not ours."""
     raise NotBoundError("run.open")
+
+
+@activity.defn(name="run.commit")
+async def commit() -> None:
+    """Do nothing. Temporal starts it only once what the run decided before is in the run's history."""
+    raise NotBoundError("run.commit")
 
 
 @activity.defn(name="call.open")

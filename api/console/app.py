@@ -11,8 +11,22 @@ from starlette.responses import RedirectResponse, Response
 
 from api.console import assets
 from api.console.guard import SAFE_METHODS, Guard
-from api.console.pages import page
-from api.console.routes import audit, catalog, entry, keys, live, oidc, policy, questions, queue, runs, switches
+from api.console.pages import address, page
+from api.console.routes import (
+    asides,
+    audit,
+    catalog,
+    entry,
+    keys,
+    live,
+    oidc,
+    policy,
+    questions,
+    queue,
+    runs,
+    standing,
+    switches,
+)
 from api.console.session import HOME, SignInNeeded, drop_cookie, safe_next, sign_in_path
 from api.errors import Refused, store_unavailable
 from worker.settings import Settings
@@ -20,8 +34,8 @@ from worker.store.database import StoreUnavailable
 
 PATH = "/console"
 ROUTERS = (
-    assets.router, entry.router, oidc.router, live.router, queue.router, questions.router, runs.router, catalog.router,
-    policy.router, audit.router, switches.router, keys.router,
+    assets.router, entry.router, oidc.router, live.router, queue.router, questions.router, asides.router,
+    standing.router, runs.router, catalog.router, policy.router, audit.router, switches.router, keys.router,
 )  # fmt: skip
 
 
@@ -52,7 +66,7 @@ def _install_errors(console: FastAPI, settings: Settings) -> None:
             response: Response = RedirectResponse(sign_in_path(here, ended=error.ended), 303)
         else:
             # What was sent is not kept: say so instead of pretending it was done.
-            back = request.url.path.removesuffix("/answer").removesuffix("/edit")
+            back = address(request)
             response = page(
                 request,
                 "sign_in.html",

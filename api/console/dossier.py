@@ -3,7 +3,7 @@ agent has read, what would happen, and how like questions were answered. From th
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from api.console.arguments import Value, values_of
 from api.routes.approvals import ApprovalOut, approval_out
 from api.services import Services
 from api.views import RunOut, run_out
-from policies.approval import who_refused
+from policies.approval import BREAK_GLASS, same, who_refused
 from policies.decision import Facts, Principal
 from policies.rules import Rule
 from tools.contract import ToolSpec, Wire
@@ -63,7 +63,16 @@ class Dossier(Wire):
     seq: int
     """The last audit record that was looked at."""
     not_yours: str | None
-    """Why this principal may not answer it."""
+    """Why this principal may not answer it, neither for themselves nor for somebody absent."""
+    behalf: tuple[str, ...]
+    """Absent people for whom this principal's answer would count."""
+    breaks_glass: bool
+    """Whether an emergency would make the principal's approval count."""
+    requester: bool
+    """Whether the principal asked for the run."""
+    next_group: str | None
+    """Who is asked next, when nobody answers."""
+    reminders_left: int
 
 
 async def dossier(services: Services, principal: Principal, row: ApprovalRow) -> Dossier:
@@ -72,12 +81,14 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
     run = await services.runs.get(asked.tenant, asked.run_id)
     records = await services.audit.page(tenant=asked.tenant, run_id=asked.run_id, limit=MOST_RECORDS)
     facts = _facts(records, row)
-    shown = approval_out(services, row, viewer=principal)
+    shown = approval_out(services, row, await services.approvals.like(row), viewer=principal)
     arguments = {} if shown.call is None else shown.call.arguments
     tools = services.catalog.tools
     like: Sequence[ApprovalRow] = ()
     if asked.call is not None:
         like = await services.queue.like(asked.tenant, asked.automation, asked.call.tool)
+    refused, behalf = await _voice(services, principal, row)
+    chain = (asked.terms.escalation if asked.terms else ())[len(row.progress.escalated) :]
     return Dossier(
         approval=shown,
         open=row.state in OPEN_STATES,
@@ -92,8 +103,24 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
         readings=tuple(_readings(records, row, tools)),
         like=tuple(approval_out(services, r, viewer=principal) for r in like if r.request.id != asked.id),
         seq=records[-1].seq if records else 0,
-        not_yours=who_refused(asked, principal),
+        not_yours=None if behalf else refused,
+        behalf=behalf,
+        breaks_glass=BREAK_GLASS in principal.roles
+        and who_refused(asked, principal, None, row.progress, break_glass=True) is None,
+        requester=same(principal.id, asked.requester),
+        next_group=chain[0].to.name if chain else None,
+        reminders_left=max(0, len(shown.reminders_at) - len(shown.reminded_at)),
     )
+
+
+async def _voice(services: Services, principal: Principal, row: ApprovalRow) -> tuple[str | None, tuple[str, ...]]:
+    """Why the principal's own answer would not count, and the absent people for whom it would."""
+    refused = who_refused(row.request, principal, None, row.progress)
+    if refused in (None, "self_approval"):
+        return refused, ()
+    absent = await services.standing.absentees(principal, datetime.now(UTC))
+    counts = (a.id for a in absent if who_refused(row.request, principal, a, row.progress) is None)
+    return refused, tuple(counts)
 
 
 async def neighbours(services: Services, row: ApprovalRow) -> tuple[str | None, str | None]:

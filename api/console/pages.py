@@ -22,6 +22,7 @@ NAVIGATION = (
     ("Runs", "/console/runs", ("runs", "read")),
     ("Automations", "/console/automations", ("automations", "read")),
     ("Tools", "/console/tools", ("tools", "read")),
+    ("Grants", "/console/standing", ("approvals", "read")),
     ("Policy", "/console/policy", ("policy", "read")),
     ("Audit", "/console/audit", ("audit", "read")),
     ("Switches", "/console/switches", ("switches", "read")),
@@ -51,7 +52,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         ],
         "theme": theme if theme in THEMES else None,
         "assets_missing": assets.missing(),
-        "here": _address(request),
+        "here": address(request),
         "now": datetime.now(UTC),
         "asset": assets.address,
         "oidc": getattr(request.app.state.services.oidc, "name", None),
@@ -59,7 +60,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
     return HTMLResponse(_environment.get_template(template).render({**common, **context}), status)
 
 
-def _address(request: Request) -> str:
+def address(request: Request) -> str:
     """Where the page can be had again: what a form was sent to cannot be asked for."""
     if request.method in ("GET", "HEAD"):
         return request.url.path + (f"?{request.url.query}" if request.url.query else "")

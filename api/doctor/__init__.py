@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from api.doctor import definitions, installation, machine, system
+from api.doctor import definitions, installation, machine, sealed, system
 from api.doctor.finding import Finding, fail
 from worker.settings import Settings
 
@@ -17,6 +17,8 @@ CHECKS: tuple[Check, ...] = (
     system.running,
     installation.store,
     installation.keys,
+    sealed.data_keys,
+    sealed.artifacts,
     definitions.examine,
     installation.models,
 )

@@ -305,7 +305,8 @@ async def test_the_doctor_looks_at_everything(cli: Cli) -> None:
     done = await cli("admin", "doctor", "--json")
     what = {f["what"]: f for f in done.json}
     assert {"python", "packages", "disk", "docker engine", "sandbox image", "temporal", "system"} <= set(what)
-    assert {"store", "keys folder", "definitions", "models"} <= set(what)
+    assert {"store", "keys folder", "data keys", "sealed columns", "artifact store"} <= set(what)
+    assert {"definitions", "models"} <= set(what)
     assert what["sandbox image"]["status"] == "fail", "this data folder was never set up"
     assert "make setup" in what["sandbox image"]["remedy"]
     assert done.code == 1

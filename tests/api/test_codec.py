@@ -50,7 +50,7 @@ def text(payloads: list[Json]) -> str:
 
 async def test_who_may_reads_them_redacted_and_it_is_on_record(api: Api, payloads: list[Json]) -> None:
     assert WORD not in text(payloads)
-    shown = await decode(await api.client("auditor"), payloads, **{"X-Namespace": "default"})
+    shown = await decode(await api.client("auditor"), payloads, **{"X-Namespace": api.settings.temporal_namespace})
     assert len(shown) == len(payloads) == 2
     assert WORD in text(shown)
     assert "for `operator`" in text(shown[1:])
@@ -80,7 +80,8 @@ async def test_a_claim_is_followed_and_reads_no_other_blob(api: Api) -> None:
     blobs = api.services.blobs
     client = await api.services.gateway.client()
     temporal.belongs(client, "run_claimed", "default")
-    codec = client.data_converter.with_context(WorkflowSerializationContext("default", "run_claimed")).payload_codec
+    context = WorkflowSerializationContext(client.namespace, "run_claimed")
+    codec = client.data_converter.with_context(context).payload_codec
     assert codec is not None
     plain = Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(WORD * 1000).encode())
     [sealed] = await codec.encode([plain])
@@ -158,7 +159,8 @@ async def test_temporal_s_own_command_line_reads_by_it(api: Api, payloads: list[
         subprocess.run,
         [
             str(BINARY), "workflow", "show", "--workflow-id", api.keys["run of the codec"], "--output", "json",
-            "--address", api.settings.temporal_address, "--codec-endpoint", f"{api.url}/api/v1/codec",
+            "--address", api.settings.temporal_address, "--namespace", api.settings.temporal_namespace,
+            "--codec-endpoint", f"{api.url}/api/v1/codec",
             "--codec-auth", f"Bearer {api.keys['auditor']}",
         ],
         capture_output=True, text=True, timeout=240, check=False,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic_ai.durable_exec.temporal import TemporalDurability
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
+from temporalio.worker import Interceptor, Worker
 
 from policies.decision import Decision, GateRequest, Principal, Verdict
 from policies.engine import PolicyEngine
@@ -24,6 +24,7 @@ from tests.fixtures.provider import Provider
 from tests.workflows.tools import TOOLS
 from tools.contract import JsonObject
 from worker import temporal
+from worker.activities.committing import CommitActivities, LocalOnly
 from worker.activities.gate import GateActivities
 from worker.activities.records import RecordActivities
 from worker.activities.rules import RuleActivities
@@ -110,12 +111,19 @@ def automation(*models: str, **changes: Any) -> AutomationSpec:
     return resolve(AutomationFile.model_validate({**fields, **changes}), tuple(t.spec for t in TOOLS.values()))
 
 
+def one_call(text: str) -> list[dict[str, Any]]:
+    """Rules that note this text without a model; a call that does not run leaves the job done all the same."""
+    call = {"id": "only", "tool": "note", "args": {"text": text}, "optional": True}
+    return [{"id": "no-model-needed", "when": "true", "then": {"calls": [call], "answer": {"said": "done"}}}]
+
+
 @dataclass(frozen=True)
 class Started:
     """One run on its way."""
 
     id: str
     handle: "WorkflowHandle[AutomationWorkflow, RunResult]"
+    approvals: Approvals
 
     async def result(self, timeout_s: float = 120) -> RunResult:
         """How it ended, failed runs included. Raises CancelledError's WorkflowFailureError for a cancelled one."""
@@ -136,11 +144,12 @@ class Started:
         return (await self.questions(f"{self.id}.{nth}", timeout_s=timeout_s))[0]
 
     async def questions(self, *ids: str, timeout_s: float = 120) -> list[ApprovalRequest]:
-        """Wait until all of these are pending."""
+        """Wait until all of these are pending, and on the list for people."""
 
         async def found() -> list[ApprovalRequest]:
             waiting = {q.id: q for q in (await self.state()).waiting}
-            return [waiting[id_] for id_ in ids] if all(id_ in waiting for id_ in ids) else []
+            listed = [await self.approvals.get(None, id_) for id_ in ids if id_ in waiting]
+            return [waiting[id_] for id_ in ids] if len(listed) == len(ids) and all(listed) else []
 
         return await until(found, timeout_s)
 
@@ -193,7 +202,7 @@ class House:
         handle = await self.client.start_workflow(
             AutomationWorkflow.run, request, id=run_id, task_queue=contracts.QUEUE_RUNS
         )
-        return Started(run_id, handle)
+        return Started(run_id, handle, self.approvals)
 
     def signed(self, question: ApprovalRequest, verdict: str, by: Principal = RUTH, **changes: Any) -> ApprovalAnswer:
         """An answer as the API would sign it."""
@@ -209,7 +218,9 @@ class House:
     async def send(self, run: Started, answer: ApprovalAnswer, *, id: str | None = None) -> AnswerAccepted:  # noqa: A002
         """Send an answer (`id`: of the update). Raises WorkflowUpdateFailedError when it is refused."""
         # One overload of the SDK's method has an untyped argument.
-        return await run.handle.execute_update(AutomationWorkflow.answer, answer, id=id)  # pyright: ignore[reportUnknownMemberType]
+        return await run.handle.execute_update(  # pyright: ignore[reportUnknownMemberType]
+            contracts.UPDATE_ANSWER, answer, id=id, result_type=AnswerAccepted
+        )
 
     async def say(
         self, run: Started, question: ApprovalRequest, verdict: str, by: Principal = RUTH, **changes: Any
@@ -236,7 +247,9 @@ class House:
 
     async def send_action(self, run: Started, action: ApprovalAction) -> AnswerAccepted:
         """Send an action. Raises WorkflowUpdateFailedError when it is refused."""
-        return await run.handle.execute_update(AutomationWorkflow.act, action)  # pyright: ignore[reportUnknownMemberType]
+        return await run.handle.execute_update(  # pyright: ignore[reportUnknownMemberType]
+            contracts.UPDATE_ACT, action, result_type=AnswerAccepted
+        )
 
     async def records(self, run: Started, type_: str | None = None) -> list[AuditRecord]:
         """Audit records of the run, in order."""
@@ -283,7 +296,8 @@ async def opened(
 
 @asynccontextmanager
 async def workers(
-    house: House, *, cached: int = 1000, boxes_of: Sandbox | None = None, boxes: bool = True
+    house: House, *, cached: int = 1000, boxes_of: Sandbox | None = None, boxes: bool = True,
+    interceptors: tuple[Interceptor, ...] = (),
 ) -> AsyncGenerator[None]:  # fmt: skip
     """The three workers; `cached=0` makes the runs worker replay every run at every step.
 
@@ -302,8 +316,9 @@ async def workers(
     async with (
         Worker(
             house.client, task_queue=contracts.QUEUE_RUNS, workflows=[AutomationWorkflow],
-            activities=[*records.all(), *gate.all(), *RuleActivities().all()],
-            workflow_runner=temporal.workflow_runner(), no_remote_activities=True, max_cached_workflows=cached,
+            activities=[*records.all(), *gate.all(), *RuleActivities().all(), *CommitActivities().all()],
+            workflow_runner=temporal.workflow_runner(), interceptors=[LocalOnly(), *interceptors],
+            max_cached_workflows=cached,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         ),
         Worker(house.client, task_queue=contracts.QUEUE_MODELS, activities=durability.temporal_activities),

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import TimeSkipper
 
 from policies.decision import Principal
 from tests.fixtures.provider import answer, calls
-from tests.workflows.house import RUTH, House, Started, automation, signed_by_another, workers
+from tests.workflows.house import RUTH, House, Started, automation, signed_by_another, until, workers
 from worker.store.signing import AnswerKey
 from workflows.contracts import ApprovalAnswer, ApprovalRequest, ApprovalState, Phase
 
@@ -26,6 +27,12 @@ async def asked(house: House) -> AsyncIterator[tuple[Started, ApprovalRequest]]:
     house.provider.script("asked", calls(("erase", {"text": "old"})), answer(said="gone"))
     run = await house.start(automation("practice:asked"))
     question = await run.question()
+
+    async def clock_runs() -> bool:
+        events = (await run.handle.fetch_history()).events
+        return any(e.event_type == EventType.EVENT_TYPE_TIMER_STARTED for e in events)
+
+    await until(clock_runs)
     yield run, question
     await house.say(run, question, "deny")
     await run.result()

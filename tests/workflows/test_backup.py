@@ -63,4 +63,4 @@ async def test_a_lost_system_comes_back_and_goes_on(provider: Provider, sandbox:
 
 def again(house: House, run: Started) -> Started:
     """The same run, asked of the restored system."""
-    return Started(run.id, house.client.get_workflow_handle_for(AutomationWorkflow.run, run.id))
+    return Started(run.id, house.client.get_workflow_handle_for(AutomationWorkflow.run, run.id), house.approvals)

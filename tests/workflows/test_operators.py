@@ -70,7 +70,7 @@ async def test_a_workflow_with_unreadable_input_fails_instead_of_hanging(house: 
         contracts.WORKFLOW, {"run_id": 7}, id="run_unreadable", task_queue=contracts.QUEUE_RUNS
     )
     with pytest.raises(WorkflowFailureError):
-        await Started("run_unreadable", handle).result(20)
+        await Started("run_unreadable", handle, house.approvals).result(20)
 
 
 async def test_the_state_query_shows_calls_and_progress(house: House) -> None:

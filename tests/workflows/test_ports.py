@@ -6,6 +6,7 @@ from typing import get_type_hints
 
 import pytest
 
+from worker.activities.committing import CommitActivities
 from worker.activities.gate import GateActivities
 from worker.activities.records import RecordActivities
 from worker.activities.rules import RuleActivities
@@ -22,7 +23,7 @@ def _defined(holder: object) -> dict[str, Callable[..., object]]:
 PORTS = _defined(ports)
 BOUND = {
     name: function
-    for group in (RecordActivities, GateActivities, RuleActivities, SandboxActivities)
+    for group in (RecordActivities, GateActivities, RuleActivities, SandboxActivities, CommitActivities)
     for name, function in _defined(group).items()
 }
 

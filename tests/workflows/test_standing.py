@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from temporalio.client import WorkflowUpdateFailedError
 
@@ -18,6 +19,7 @@ from tests.workflows.house import OLGA, RUTH, House, Started, automation, until
 from tools.contract import Outcome, arguments_digest
 from worker.store.ids import new_id
 from worker.store.signing import AnswerKey, public_keys, revoke, rotate
+from worker.store.tables import delegation
 from workflows.contracts import Phase, RunState
 
 
@@ -132,7 +134,18 @@ async def test_a_delegation_needs_its_signature_and_ends(house: House) -> None:
     signed = house.key.sign(made, DELEGATION)
     await house.standing.add_delegation(signed.model_copy(update={"id": new_id("dlg"), "stand_in": "eve"}))
     await house.standing.add_delegation(signed)
-    assert await house.standing.absent(bea, "ruth", now) == RUTH
+    others = [
+        {
+            "id": new_id("dlg"), "tenant": "default", "absent": f"other-{n}", "stand_in": "bea", "content": "{}",
+            "until": now + timedelta(hours=1), "created_at": now + timedelta(seconds=1),
+        }
+        for n in range(501)
+    ]  # fmt: skip
+    async with house.db.begin() as conn:
+        await conn.execute(sa.insert(delegation), others)
+    assert await house.standing.absent(bea, "ruth", now) == RUTH, "however many are newer"
+    async with house.db.begin() as conn:
+        await conn.execute(sa.delete(delegation).where(delegation.c.absent.like("other-%")))
     assert await house.standing.absent(bea, "ruth", now + timedelta(hours=1)) is None
     assert await house.standing.absent(bea, "ray", now) is None
     assert await house.standing.absent(bea.model_copy(update={"tenant": "other"}), "ruth", now) is None
@@ -174,7 +187,9 @@ async def test_what_a_revoked_key_signed_runs_nothing(house: House) -> None:
     revoke(house.settings.keys, stolen.key_id)
     assert stolen.key_id not in public_keys(house.settings.keys)
     try:
-        await house.send(run, stolen.sign_answer(house.signed(question, "approve")))
+        with pytest.raises(WorkflowUpdateFailedError) as unrecorded:
+            await house.send(run, stolen.sign_answer(house.signed(question, "approve")))
+        assert "could not be recorded" in str(unrecorded.value.cause)
         result = await run.result()
     finally:
         (house.settings.keys / f"answer-{stolen.key_id}.revoked").unlink()

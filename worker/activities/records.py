@@ -41,7 +41,7 @@ from workflows.contracts import (
     RunRef,
     RunResult,
 )
-from workflows.held import RunHeld
+from workflows.held import FrozenQuestion, RunHeld
 
 
 class RecordActivities:
@@ -122,12 +122,18 @@ class RecordActivities:
             refuse(BAD_RECORD, f"question {request.id} is not one of run {request.run_id}")
         with recorded():
             async with self._audit.db.begin() as conn:
-                await self._runs.lock(request.run_id, conn=conn)
+                phase = await self._runs.lock(request.run_id, conn=conn)
                 row = await self._approvals.open(request, conn=conn)
                 # Its deadline moves when a switch stops its clock.
                 if row.request.model_copy(update={"deadline": request.deadline}) != request:
                     refuse(BAD_RECORD, f"question {request.id} is on record with other content")
-                if row.state is ApprovalState.PENDING:
+                if row.state is ApprovalState.PENDING and phase is Phase.FROZEN:
+                    # A switch has held the run since it decided to ask; letting it go sets the clock.
+                    still = FrozenQuestion(
+                        approval_id=request.id, state=ApprovalState.FROZEN, deadline=row.request.deadline
+                    )
+                    await self._approvals.set_clock(still, conn=conn)
+                elif row.state is ApprovalState.PENDING:
                     await self._runs.set_phase(request.run_id, questions.phase_of(request), conn=conn)
                 await self._outbox.add(conn, questions.notice(request, "approval.requested", self._redact))
                 await self._audit.append(questions.requested(request, self._redact), conn=conn)

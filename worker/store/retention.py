@@ -5,7 +5,7 @@ batch done or not begun, and the lock on the log's head puts passes, holds and a
 vouches for goes, and only after it was compared with it: retention cannot cover up an edit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,7 +76,7 @@ class Retention:
         """
         return [done async for done in self._passes(vouched, signer)]
 
-    async def _passes(self, vouched: Vouched, signer: Signer | None) -> Any:
+    async def _passes(self, vouched: Vouched, signer: Signer | None) -> AsyncGenerator[Pass]:
         async with self._db.read() as conn:
             tenants = list((await conn.execute(sa.select(audit_event.c.tenant).distinct())).scalars())
         now = times.now()
@@ -135,7 +135,7 @@ def _leaves(vouched: Vouched) -> int:
     return len(vouched.leaves) // 32
 
 
-def _due(tenant: str, before: datetime) -> sa.Select[tuple[int]]:
+def _due(tenant: str, before: datetime) -> sa.Select[int]:
     """Numbers of the tenant's records with a body that are old enough: of a run, when that closed long enough ago."""
     closed = audit_event.alias("closed")
     limit = times.to_text(before)

@@ -96,9 +96,11 @@ class Runs:
             changes["rung"] = rung.value
         return await self._change(run_id, changes, conn, result)
 
-    async def lock(self, run_id: str, *, conn: AsyncConnection) -> None:
-        """Hold other changes of the run's row until the transaction ends."""
-        await conn.execute(sa.select(table.c.id).where(table.c.id == run_id).with_for_update())
+    async def lock(self, run_id: str, *, conn: AsyncConnection) -> Phase | None:
+        """Hold other changes of the run's row until the transaction ends; where it stands, None when there is none."""
+        found = await conn.execute(sa.select(table.c.phase).where(table.c.id == run_id).with_for_update())
+        phase = found.scalar_one_or_none()
+        return None if phase is None else Phase(phase)
 
     async def set_rung(self, run_id: str, rung: Rung, *, conn: AsyncConnection | None = None) -> bool:
         """Say which rung works now; False when there is no such run or it has ended."""

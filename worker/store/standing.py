@@ -152,14 +152,30 @@ class Standing:
 
     async def absent(self, principal: Principal, absent: str, now: datetime) -> Principal | None:
         """The absent person of that id, when a delegation in force lets the principal answer for them."""
-        in_force = delegation.c.revoked_at.is_(None)
+        in_force = (
+            delegation.c.tenant == principal.tenant, delegation.c.until > now, delegation.c.revoked_at.is_(None)
+        )  # fmt: skip
+        names = sa.select(delegation.c.id, delegation.c.absent, delegation.c.stand_in).where(*in_force)
         async with self._db.read() as conn:
-            rows = (await conn.execute(_newest(delegation, principal.tenant).where(in_force))).all()
+            # No database folds names as `same` does; there are about as many in force as people are away.
+            found = await conn.execute(names)
+            ids = [row.id for row in found if same(row.absent, absent) and same(row.stand_in, principal.id)]
+            newest = delegation.c.created_at.desc()
+            rows = (await conn.execute(sa.select(delegation).where(delegation.c.id.in_(ids)).order_by(newest))).all()
         for made in (self._delegation_row(row).delegation for row in rows):
             named = same(made.absent.id, absent) and stands_in(made, principal, now)
             if named and verify(made, DELEGATION, self._keys):
                 return made.absent
         return None
+
+    async def absentees(self, principal: Principal, now: datetime) -> list[Principal]:
+        """Everybody for whom a delegation in force lets the principal answer."""
+        where = (delegation.c.revoked_at.is_(None), delegation.c.until > now)
+        async with self._db.read() as conn:
+            rows = (await conn.execute(_newest(delegation, principal.tenant).where(*where))).all()
+        made = (self._delegation_row(row).delegation for row in rows)
+        mine = (d for d in made if stands_in(d, principal, now) and verify(d, DELEGATION, self._keys))
+        return list({d.absent.id: d.absent for d in mine}.values())
 
     def _counts(self, row: GrantRow, decision: Decision, request: GateRequest, now: datetime) -> bool:
         return grants(row.grant, decision, request, now) and verify(row.grant, GRANT, self._keys)

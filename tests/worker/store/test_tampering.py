@@ -256,7 +256,8 @@ def relabel(lines: list[bytes], dice: random.Random) -> Changed:
     at = dice.choice([n for n, line in enumerate(lines) if b'"body":null' in line])
     record: dict[str, Any] = json.loads(lines[at])
     field = dice.choice(["actor", "event_id", "tenant", "ts", "type", "run_id"])
-    other = json.loads(dice.choice([line for line in lines if json.loads(line)[field] != record[field]]))[field]
+    others = [json.loads(line)[field] for line in lines if json.loads(line)[field] != record[field]]
+    other = dice.choice(others or ["default2"])
     return [*lines[:at], canonical_json({**record, field: other}), *lines[at + 1 :]], at + 1
 
 
