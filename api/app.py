@@ -46,6 +46,7 @@ from api.routes import (
     policy,
     policy_changes,
     runs,
+    slack,
     standing,
     switches,
     tools,
@@ -70,7 +71,7 @@ SHUTDOWN_S = 10
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, standing.router,
     automations.router, tools.router, audit.router, policy.router, policy_changes.router, switches.router,
-    deliveries.router, keys.router, me.router, codec.router, health.router,
+    deliveries.router, keys.router, me.router, codec.router, slack.router, health.router,
 )  # fmt: skip
 
 TAGS = [

@@ -8,7 +8,7 @@ import typer
 
 from api.commands import (
     approvals,
-    audit_proof,
+    audit_search,
     backup,
     catalog,
     deliveries,
@@ -41,7 +41,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(switches.app, name="switches")
 app.add_typer(deliveries.app, name="deliveries")
-app.add_typer(audit_proof.app, name="audit")
+app.add_typer(audit_search.app, name="audit")
 app.add_typer(retention.app, name="retention")
 app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")

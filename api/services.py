@@ -21,6 +21,9 @@ from worker.artifacts import open_blobs
 from worker.automations import Catalog
 from worker.codec import EncryptingCodec
 from worker.encryption import open_keyring
+from worker.notify.channels import load
+from worker.notify.following import Following
+from worker.notify.tokens import Tokens
 from worker.policy import LivePolicy
 from worker.reading import PayloadReader
 from worker.settings import Settings
@@ -39,6 +42,7 @@ from worker.store.queue import Queue
 from worker.store.runs import Runs
 from worker.store.sessions import Sessions
 from worker.store.signing import CurrentKey, PublicKeys
+from worker.store.spent import Spent
 from worker.store.standing import Standing
 from worker.store.stops import Stops
 from worker.store.switches import Switches
@@ -58,6 +62,11 @@ class Services:
     switches: Switches
     stops: Stops
     outbox: Outbox
+    notify: Following
+    """Who is who elsewhere."""
+    tokens: Tokens
+    """Of messages."""
+    spent: Spent
     approvals: Approvals
     queue: Queue
     keys: ApiKeys
@@ -115,6 +124,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         yield Services(
             settings=settings, redacts=temporal.redactor(settings), database=database, audit=audit, runs=Runs(database),
             switches=Switches(database, audit), stops=Stops(database), outbox=Outbox(database),
+            notify=Following(settings.home, load, start_without=True), tokens=Tokens(settings.keys),
+            spent=Spent(database, audit),
             approvals=Approvals(database),
             queue=Queue(database), keys=ApiKeys(database, audit, settings.keys),
             sessions=Sessions(

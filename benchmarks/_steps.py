@@ -15,6 +15,7 @@ from policies.rules import load_rules, rule_paths
 from tests.fixtures.temporal import TemporalServer
 from tools.contract import Effect, JsonObject, ToolSpec
 from worker import temporal
+from worker.activities.committing import CommitActivities, LocalOnly
 from worker.activities.gate import GateActivities
 from worker.activities.records import RecordActivities
 from worker.activities.rules import RuleActivities
@@ -137,10 +138,11 @@ async def installation(
     records = RecordActivities(audit, runs, Approvals(db), ledger, public_keys(configured.keys))
     boxes = SandboxActivities(box, ledger, blobs, NoWorkspaces(), audit)
     client = await temporal.connect(configured)
-    local = [*records.all(), *GateActivities(engine, audit).all(), *RuleActivities().all()]
+    gate, rules = GateActivities(engine, audit), RuleActivities()
+    local = [*records.all(), *gate.all(), *rules.all(), *CommitActivities().all()]
     async with (
         Worker(
-            client, task_queue=QUEUE_RUNS, workflows=workflows, activities=local, no_remote_activities=True,
+            client, task_queue=QUEUE_RUNS, workflows=workflows, activities=local, interceptors=[LocalOnly()],
             workflow_runner=temporal.workflow_runner(),
         ),
         Worker(client, task_queue=QUEUE_SANDBOX, activities=[*boxes.all(), *extra]),

@@ -65,7 +65,7 @@ class InstallationOperations(Transport):
         return await self._call(Switch, "POST", f"/switches/{segment(switch_id)}/release", body=body)
 
     def list_deliveries(
-        self, *, state: Literal["pending", "delivered", "dead"] | None = None, channel: str | None = None,
+        self, *, state: Literal["pending", "delivered", "dead", "dismissed"] | None = None, channel: str | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Delivery]:  # fmt: skip
         """Who was told what, the newest first."""
@@ -78,6 +78,10 @@ class InstallationOperations(Transport):
     async def retry_delivery(self, delivery_id: str) -> Delivery:
         """Try a dead one again."""
         return await self._call(Delivery, "POST", f"/deliveries/{segment(delivery_id)}/retry")
+
+    async def dismiss_delivery(self, delivery_id: str) -> Delivery:
+        """Give a dead one up for good."""
+        return await self._call(Delivery, "POST", f"/deliveries/{segment(delivery_id)}/dismiss")
 
     def list_keys(self, *, limit: int | None = None) -> AsyncIterator[ApiKey]:
         """API keys of your tenant, without their secrets."""

@@ -2,21 +2,24 @@
 they compute. With arguments it is pytest with these arguments, and one process.
 
 Each half is one pytest process with servers, ports and folders of its own, and runs its tests in their usual order.
-What uses the machine's engine to its limits, or looks at the machine as a whole, is in one half.
+What uses the machine's engine to its limits, or looks at the machine as a whole, is in one half. The first half's words
+are shown as they come, the second's when the first has ended, and then one line for both.
 """
 
 import os
+import re
 import subprocess
 import sys
-import threading
+import tempfile
 import time
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ("tests/test_setup.py", "tests/tools", "tests/worker/sandbox", "tests/e2e")
 """The second half is everything else, whatever is added."""
 HALVES = (FIRST, ("tests", *(f"--ignore={path}" for path in FIRST)))
-SLOWEST = "--durations=15"
 
 
 def main(arguments: list[str]) -> int:
@@ -24,47 +27,54 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
     started = time.monotonic()
-    halves = [Half(number, chosen) for number, chosen in enumerate(HALVES, 1)]
-    try:
-        statuses = [half.finished() for half in halves]
-    except KeyboardInterrupt:
-        statuses = [half.process.wait() for half in halves]  # the terminal has told them too
-    for half in halves:
-        half.tell(f"exit status {half.process.returncode}: {half.last.strip('= ')}")
-    print(f"both halves took {time.monotonic() - started:.0f} s")  # noqa: T201
-    return next(filter(None, statuses), 0)
+    with ExitStack() as stack:
+        halves = [Half(number, stack) for number in (1, 2)]
+        try:
+            ends = [half.shown() for half in halves]
+        except KeyboardInterrupt:  # the terminal has told them too
+            return max(half.process.wait() for half in halves)
+    print(f"==== {added_up(ends)} in {time.monotonic() - started:.2f}s ====", flush=True)  # noqa: T201
+    return next(filter(None, (half.process.returncode for half in halves)), 0)
 
 
 class Half:
-    """A running pytest whose lines are passed on whole, each with the half's number."""
+    """A pytest at work on one half. It writes to a file, not into a pipe: what a test leaves behind may hold a pipe
+    open for good."""
 
-    def __init__(self, number: int, chosen: tuple[str, ...]) -> None:
-        self.number = number
-        self.last = ""
-        own = ["-o", f"cache_dir=.pytest_cache/{number}", SLOWEST]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *own, *chosen], cwd=ROOT, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            env=os.environ | {"GATEHOUSE_TEST_HALF": str(number), "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        self._passing_on = threading.Thread(target=self._pass_on, daemon=True)
-        self._passing_on.start()
+    def __init__(self, number: int, stack: ExitStack) -> None:
+        self._said = stack.enter_context(tempfile.NamedTemporaryFile("r", errors="replace"))  # noqa: SIM115
+        own = ["-o", f"cache_dir=.pytest_cache/{number}", "--durations=15"]
+        with open(self._said.name, "w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", *own, *HALVES[number - 1]], cwd=ROOT, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT,
+                env=os.environ | {"GATEHOUSE_TEST_HALF": str(number), "PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
 
-    def _pass_on(self) -> None:
-        for line in self.process.stdout or ():
-            self.last = line.rstrip() or self.last
-            self.tell(line.rstrip())
+    def shown(self) -> str:
+        """Pass its words on until it has ended; the last line that counts tests: `3 failed, 20 passed in 4.00s`."""
+        counted = ""
+        while True:
+            ended = self.process.poll() is not None
+            text = self._said.read()
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            counted = next(
+                (c for c in reversed(text.splitlines()) if re.search(r"\d+ (passed|failed|error)", c)), counted
+            )
+            if ended:
+                return counted
+            time.sleep(0.2)
 
-    def tell(self, line: str) -> None:
-        """Say it in one write, so that the other half's words do not get between."""
-        sys.stdout.write(f"{self.number}| {line}\n")
-        sys.stdout.flush()
 
-    def finished(self) -> int:
-        """Wait for the end; pytest's status. What it left behind may hold its output open: that is not waited for."""
-        status = self.process.wait()
-        self._passing_on.join(10)
-        return status
+def added_up(ends: list[str]) -> str:
+    """The counts of both, worst first."""
+    total = Counter[str]()
+    for end in ends:
+        for number, what in re.findall(r"(\d+) (failed|passed|skipped|error|xfailed|xpassed)", end):
+            total[what] += int(number)
+    order = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
+    return ", ".join(f"{total[what]} {what}" for what in order if total[what]) or "no tests ran"
 
 
 if __name__ == "__main__":

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     oidc_tenant: str = "default"
     oidc_tenant_claim: str | None = None
     """Claim that names the tenant; `oidc_tenant` is everybody's when unset."""
+    slack_signing_secret: SecretStr | None = None
+    """Of the Slack app whose buttons may be pressed; none are taken when unset."""
+    notices_days: int = Field(default=30, ge=1)
+    """Deliveries that arrived or were dismissed are forgotten after that many days; dead ones never."""
     console_idle_minutes: int = Field(default=60, ge=1)
     """A console session unused for that long is over."""
     console_session_hours: int = Field(default=12, ge=1)

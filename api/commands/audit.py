@@ -1,4 +1,4 @@
-"""`gatehouse audit export|search`. Export reads the store itself, so it works with the API down."""
+"""`gatehouse audit export|events`. Export reads the store itself, so it works with the API down."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from api.commands.output import moment, put, put_json, put_table, say
+from api.commands.output import put_json, put_table, say
 from api.commands.session import CommandError, Json, Session, session
 
 if TYPE_CHECKING:
@@ -48,15 +48,18 @@ def export(
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="Only records after this number: goes on where a file ends.")] = 0,
     form: Annotated[
-        Literal["jsonl", "ocsf"], typer.Option("--format", help="jsonl can be verified; ocsf is for a SIEM.")
+        Literal["jsonl", "ocsf", "cef"],
+        typer.Option("--format", help="jsonl can be verified; ocsf and cef are for a SIEM."),
     ] = "jsonl",
     json_: Json = False,
 ) -> None:
-    """Write the log as JSON lines, oldest first; each line is hashed as it stands."""
+    """Write the log, a record a line, oldest first. JSON lines are hashed as they stand: they can be verified."""
     import sys
 
     from worker.store.audit import AuditLog
-    from worker.store.siem import ocsf
+    from worker.store.siem import cef, ocsf
+
+    written: Callable[[bytes], bytes] = {"jsonl": bytes, "ocsf": ocsf, "cef": cef}[form]
 
     async def copy(database: "Database") -> int:
         count = 0
@@ -64,7 +67,7 @@ def export(
         sink = output.open("ab" if after else "wb") if output else sys.stdout.buffer
         try:
             async for line in AuditLog(database).export(after=after):
-                sink.write(line if form == "jsonl" else ocsf(line))
+                sink.write(written(line))
                 count += 1
             sink.flush()
         finally:
@@ -80,29 +83,6 @@ def export(
             say(f"{count} records exported")
     except OSError as error:
         raise CommandError(f"cannot write: {error}", "give a writable --output") from None
-
-
-@app.command("search")
-def search(
-    ctx: typer.Context,
-    run: Annotated[str | None, typer.Option(help="Only this run's records.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Only this type, e.g. call.outcome.")] = None,
-    after: Annotated[int, typer.Option(min=0, help="Only records after this sequence number.")] = 0,
-    text: Annotated[str | None, typer.Option(help="Only records that contain this text.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000)] = 100,
-    json_: Json = False,
-) -> None:
-    """Records through the API, oldest first. With --json one record a line."""
-    import json
-
-    read = session(ctx).client().items("/audit", 100_000 if text else limit, run=run, type=type_, after=after)
-    found = [r for r in read if text is None or text in json.dumps(r, ensure_ascii=False)][:limit]
-    if json_:
-        for record in found:
-            put(json.dumps(record))
-        return
-    rows = [(r["seq"], moment(r["ts"]), r["type"], r["actor"], r["event_id"]) for r in found]
-    put_table(["seq", "time", "type", "actor", "event"], rows, "no records match")
 
 
 @app.command("events")

@@ -7,13 +7,13 @@ import typer
 from api.commands.output import moment, put_fields, put_json, put_table, say
 from api.commands.session import Json, session
 
-app = typer.Typer(no_args_is_help=True, help="Deliveries of notices: list, retry, backlog.")
+app = typer.Typer(no_args_is_help=True, help="Deliveries of notices: list, retry, dismiss, backlog.")
 
 
 @app.command("list")
 def list_deliveries(
     ctx: typer.Context,
-    state: Annotated[str | None, typer.Option(help="pending, delivered or dead.")] = None,
+    state: Annotated[str | None, typer.Option(help="pending, delivered, dead or dismissed.")] = None,
     channel: Annotated[str | None, typer.Option(help="Only this channel's.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     json_: Json = False,
@@ -38,6 +38,17 @@ def retry(
     from gatehouse_client.transport import segment
 
     found = session(ctx).client().post(f"/deliveries/{segment(delivery_id)}/retry")
+    put_json(found) if json_ else say(f"{found['id']} is {found['state']}")
+
+
+@app.command("dismiss")
+def dismiss(
+    ctx: typer.Context, delivery_id: Annotated[str, typer.Argument(help="Id of a dead one.")], json_: Json = False
+) -> None:
+    """Give it up for good; it counts as dead no longer."""
+    from api.commands.client import segment
+
+    found = session(ctx).client().post(f"/deliveries/{segment(delivery_id)}/dismiss")
     put_json(found) if json_ else say(f"{found['id']} is {found['state']}")
 
 

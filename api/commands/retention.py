@@ -101,7 +101,7 @@ def release(
 
 
 def _passes(given: Session, *, remove: bool) -> "list[Pass]":
-    from worker.keeper.pruning import policy, proof
+    from worker.keeper.retaining import policy, proof
     from worker.store.anchor import AnchorError
     from worker.store.audit import AuditLog
     from worker.store.checking import BadRecord

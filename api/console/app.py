@@ -9,7 +9,7 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from api.console import assets
+from api.console import assets, links
 from api.console.guard import SAFE_METHODS, Guard
 from api.console.pages import address, page
 from api.console.routes import (
@@ -34,7 +34,7 @@ from worker.store.database import StoreUnavailable
 
 PATH = "/console"
 ROUTERS = (
-    assets.router, entry.router, oidc.router, live.router, queue.router, questions.router, asides.router,
+    assets.router, links.router, entry.router, oidc.router, live.router, queue.router, questions.router, asides.router,
     standing.router, runs.router, catalog.router, policy.router, audit.router, switches.router, keys.router,
 )  # fmt: skip
 

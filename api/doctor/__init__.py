@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from api.doctor import definitions, installation, machine, sealed, system
+from api.doctor import auditing, definitions, installation, machine, sealed, system
 from api.doctor.finding import Finding, fail
 from worker.settings import Settings
 
@@ -17,9 +17,11 @@ CHECKS: tuple[Check, ...] = (
     system.running,
     installation.store,
     installation.keys,
+    auditing.examine,
     sealed.data_keys,
     sealed.artifacts,
     definitions.examine,
+    definitions.notify,
     installation.models,
 )
 

@@ -1,4 +1,4 @@
-"""Tools, rules and automations: do they load?"""
+"""Tools, rules and automations, and who is told what: do they load?"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from policies.rules import RuleError, load_rules, rule_paths
 from tools.catalog import BUILT_IN, load_tools
 from tools.errors import ToolError
 from worker.automations import AutomationError, automation_paths, read_all
+from worker.notify.channels import NotifyError, load
 from worker.settings import Settings
 
 REMEDY = "gatehouse automations validate lists every problem with its line"
@@ -49,3 +50,14 @@ def examine(settings: Settings) -> list[Finding]:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         return [fail("definitions", found.problems[0] + more, REMEDY)]
     return [ok("definitions", found.summary)]
+
+
+def notify(settings: Settings) -> list[Finding]:
+    """One finding over `notify.yaml`. The secrets of channels are the keeper's alone, so they are not looked for."""
+    try:
+        found = load(settings.home)
+    except NotifyError as error:
+        return [fail("notify", str(error.problems[0]), "mend notify.yaml; until then what was read before it counts")]
+    if not found.channels:
+        return [ok("notify", "no channels: people are told nothing, and look at the queue")]
+    return [ok("notify", f"{len(found.channels)} channels, {len(found.people)} people")]

@@ -64,3 +64,14 @@ async def retry_delivery(delivery_id: Id, principal: DeliveriesRetrier, services
     if found is None:
         raise not_found("delivery", delivery_id)
     return found
+
+
+@router.post(
+    "/{delivery_id}/dismiss", operation_id="dismiss_delivery", summary="Give a dead one up", responses=problems(404)
+)
+async def dismiss_delivery(delivery_id: Id, principal: DeliveriesRetrier, services: ServicesDep) -> Delivery:
+    """It need not arrive any more, and counts as dead no longer. One that is not dead stays as it is."""
+    found = await services.outbox.dismiss(principal.tenant, delivery_id)
+    if found is None:
+        raise not_found("delivery", delivery_id)
+    return found

@@ -24,9 +24,11 @@ SEARCH_ATTRIBUTES = {
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_")
 # What only the sandbox worker needs: the engine, and the secrets of tools.
 SANDBOX_VARIABLES = ("DOCKER_", "GATEHOUSE_DOCKER_", "GATEHOUSE_SECRET", "GATEHOUSE_VAULT_", "VAULT_")
-# Of the artifact store; Temporal's server and the practice model have no business there.
 # What only the keeper needs: the secrets of channels.
 NOTIFY_VARIABLES = ("GATEHOUSE_NOTIFY_",)
+# What only the API needs: with it anybody could press buttons as anybody.
+SLACK_VARIABLES = ("GATEHOUSE_SLACK_",)
+# Of the artifact store; Temporal's server and the practice model have no business there.
 STORE_VARIABLES = ("GATEHOUSE_ARTIFACTS", "AWS_")
 PRACTICE_PORT = 8095
 QUEUES = ("runs", "models", "sandbox")
@@ -131,7 +133,9 @@ def _temporal(settings: Settings, addresses: Addresses, logs: Path, env: Mapping
 
     # The server asks who runs it, and ends where neither a password file nor the environment can say.
     known = {"USER": str(os.getuid()), "HOME": str(settings.data.resolve()), **env}
-    known = without(known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES, *NOTIFY_VARIABLES)
+    known = without(
+        known, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES, *NOTIFY_VARIABLES, *SLACK_VARIABLES
+    )
     return Child("temporal", argv, known, logs / "temporal.log", serves)
 
 
@@ -140,12 +144,14 @@ def _practice_model(port: int, logs: Path, env: Mapping[str, str]) -> Child:
         return await listens("127.0.0.1", port)
 
     argv = [sys.executable, "-m", "worker.practice_model", "--port", str(port)]
-    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES, *NOTIFY_VARIABLES)
+    env = without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *STORE_VARIABLES, *NOTIFY_VARIABLES, *SLACK_VARIABLES)
     return Child("practice-model", argv, env, logs / "practice-model.log", serves)
 
 
 def _worker(queue: str, logs: Path, env: Mapping[str, str]) -> Child:
-    prefixes = NOTIFY_VARIABLES if queue == "models" else (*PROVIDER_VARIABLES, *NOTIFY_VARIABLES)
+    prefixes = (*NOTIFY_VARIABLES, *SLACK_VARIABLES)
+    if queue != "models":
+        prefixes += PROVIDER_VARIABLES
     if queue != "sandbox":
         prefixes += SANDBOX_VARIABLES
     argv = [sys.executable, "-m", "worker.main", "--queue", queue]
@@ -161,7 +167,9 @@ def _worker(queue: str, logs: Path, env: Mapping[str, str]) -> Child:
 
 def _keeper(logs: Path, env: Mapping[str, str]) -> Child:
     argv = [sys.executable, "-m", "worker.keeper"]
-    child = Child("keeper", argv, without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES), logs / "keeper.log")
+    child = Child(
+        "keeper", argv, without(env, *PROVIDER_VARIABLES, *SANDBOX_VARIABLES, *SLACK_VARIABLES), logs / "keeper.log"
+    )
 
     async def serves() -> bool:
         return child.running and child.logged(b'"keeping"')

@@ -85,7 +85,7 @@ class Delivery(Told):
     type: str
     tenant: str
     channel: str
-    state: Literal["pending", "delivered", "dead"] | str
+    state: Literal["pending", "delivered", "dead", "dismissed"] | str
     attempts: int = 0
     next_at: datetime
     problem: str | None = None

@@ -104,8 +104,8 @@ def question_of(run: Run, **changes: Any) -> ApprovalRequest:
 @asynccontextmanager
 async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGenerator[Api, None]:
     """Serve until the block ends; then stop as SIGTERM would. Its runs are where nobody works unless told so."""
-    changes = {"temporal_namespace": QUIET} | changes
-    settings = Settings(data=data, home=HOME, temporal_address=temporal_address, api_port=free_port(), **changes)
+    changes = {"temporal_namespace": QUIET, "home": HOME} | changes
+    settings = Settings(data=data, temporal_address=temporal_address, api_port=free_port(), **changes)
     app = create_app(settings)
     server = Server(settings, app)
     serving = asyncio.create_task(server.serve())
@@ -122,12 +122,12 @@ async def running(data: Path, temporal_address: str, **changes: Any) -> AsyncGen
 
 
 @asynccontextmanager
-async def staffed(data: Path) -> AsyncGenerator[Api, None]:
+async def staffed(data: Path, **changes: Any) -> AsyncGenerator[Api, None]:
     """An API with workers of every queue it needs, composed as in production, on a Temporal server of their own."""
     ImageStore(data, lambda _: None).ensure()
     server = TemporalServer()
     await server.start()
-    async with running(data, server.address, temporal_namespace="default") as api:
+    async with running(data, server.address, temporal_namespace="default", **changes) as api:
         client = await temporal.connect(api.settings)
         async with (
             main._runs(api.settings, client) as runs,  # pyright: ignore[reportPrivateUsage]

@@ -14,8 +14,9 @@ async def refused(api: Api, run_id: str) -> list[tuple[str, str]]:
     return [(r["kind"], r["actor"]) for r in await api.records("answer.refused", run_id=run_id)]
 
 
-async def test_list_and_read(api: Api, approver: httpx.AsyncClient) -> None:
-    run = await api.put_run(phase=Phase.AWAITING_APPROVAL)
+async def test_list_and_read(api: Api) -> None:
+    approver = await api.client("reader@listing", "approver")  # where nobody has answered a like call
+    run = await api.put_run("listing", phase=Phase.AWAITING_APPROVAL)
     asked = await api.put_question(run)
     (listed,) = (await approver.get("/approvals", params={"run": run.id, "state": "pending"})).json()["items"]
     found = (await approver.get(f"/approvals/{asked.id}")).json()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from api.doctor import auditing
 from tests.worker.store.facts import calls, closing, fact, loose
+from worker.settings import Settings
 from worker.store.audit import AuditLog
 from worker.store.database import Database
 
@@ -105,3 +108,64 @@ def test_an_export_goes_on_where_it_ended_and_speaks_to_a_siem(house: Path, tmp_
         assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
         refused = event["api"]["operation"] == "access.denied"
         assert (event["status_id"], event["severity_id"]) == ((2, 3) if refused else (1, 1))
+
+
+def test_an_export_speaks_cef(house: Path, tmp_path: Path) -> None:
+    events = tmp_path / "events.cef"
+    assert gatehouse(house, "audit", "export", "--format", "cef", "--out", events).returncode == 0
+    whole = events.read_bytes()
+    events.write_bytes(b"".join(whole.splitlines(keepends=True)[:10]))
+    assert gatehouse(house, "audit", "export", "--format", "cef", "--after", "10", "--out", events).returncode == 0
+    assert events.read_bytes() == whole, "it goes on where it ended"
+    records = [json.loads(line) for line in (house / "auditor" / "log.jsonl").read_bytes().splitlines()]
+    lines = events.read_text().split("\n")[:-1]
+    assert len(lines) == len(records)
+    for line, record in zip(lines, records, strict=True):
+        head, extension = line.split("|", 7)[:7], line.split("|", 7)[7]
+        assert (head[0], head[1], head[4]) == ("CEF:0", "Gatehouse", record["type"])
+        assert f" cn1={record['seq']} " in extension
+        body = re.search(r" cs3=(.*) cs4Label=leaf_hash cs4=([0-9a-f]{64})$", extension)
+        assert body is not None
+        assert json.loads(re.sub(r"\\([\\=])", r"\1", body[1])) == record["body"]
+        assert body[2] == record["leaf_hash"]
+        assert ("outcome=failure" in extension) == (record["type"] == "access.denied")
+
+
+def test_an_export_is_searched_without_an_installation(house: Path, tmp_path: Path) -> None:
+    export = house / "auditor" / "log.jsonl"
+    records = [json.loads(line) for line in export.read_bytes().splitlines()]
+
+    def found(*wanted: str) -> list[int]:
+        done = gatehouse(tmp_path / "nowhere", "audit", "search", "--export", export, "--json", *wanted)
+        assert done.returncode == (0 if done.stdout else 1), done.stderr
+        return [json.loads(line)["seq"] for line in done.stdout.splitlines()]
+
+    assert found("--run", "run_b", "--type", "call.outcome") == [
+        r["seq"] for r in records if (r["run_id"], r["type"]) == ("run_b", "call.outcome")
+    ]
+    assert found("--actor", "mallory", "--since", records[18]["ts"]) == [20, 21]
+    assert found("--text", "zwölf", "--until", records[9]["ts"], "--after", "3", "--limit", "2") == [4, 6]
+    assert found("--actor", "nobody") == []
+    done = gatehouse(tmp_path, "audit", "search", "--export", export, "--since", "yesterday")
+    assert (done.returncode, done.stdout) == (2, "")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_bytes(export.read_bytes().replace(b'{"actor"', b"{actor", 2))
+    done = gatehouse(tmp_path, "audit", "search", "--export", broken)
+    assert (done.returncode, "line 1 is not a record" in done.stderr) == (2, True)
+
+
+def test_the_doctor_says_how_the_log_is_kept(house: Path, tmp_path: Path) -> None:
+    settings = Settings(data=house)
+    told = {finding.what: finding for finding in auditing.examine(settings)}
+    assert (told["audit log"].status, told["audit log"].detail) == ("ok", "21 records, last heartbeat never")
+    assert told["audit anchor"].status == "ok"
+    assert told["audit anchor"].detail.startswith("checkpoint of 19 records, ")
+    nothing = {finding.what: finding for finding in auditing.examine(Settings(data=tmp_path))}
+    assert [(f.what, f.status) for f in nothing.values()] == [("audit log", "ok")]
+    elsewhere = {f.what: f for f in auditing.examine(Settings(data=house, audit_anchor=tmp_path / "none"))}
+    assert elsewhere["audit anchor"].status == "warn"
+    assert elsewhere["audit anchor"].remedy == "gatehouse audit anchor"
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no anchor\n")
+    told = {f.what: f for f in auditing.examine(Settings(data=house, audit_anchor=broken))}
+    assert told["audit anchor"].status == "fail"

@@ -62,6 +62,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     "role missing": (_as(Principal(id="vera", roles=("viewer",))), "not_an_approver"),
     "another tenant": (_as(RUTH.model_copy(update={"tenant": "other"})), "not_an_approver"),
     "other arguments": (_as(RUTH, digest="0" * 64), "args_changed"),
+    "another version of the tool": (_as(RUTH, tool_version="0.0.1"), "args_changed"),
+    "another policy": (_as(RUTH, policy_version="of yesterday"), "policy_changed"),
     "answer expired": (_as(RUTH, expires_at=datetime(2020, 1, 1, tzinfo=UTC)), "expired"),
     "edit does not fit": (_as(RUTH, edited_arguments={"text": 1}), "invalid_arguments"),
     "unknown question": (_as(RUTH, approval_id="run_x.9"), "not_found"),

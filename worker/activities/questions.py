@@ -48,25 +48,38 @@ def happened(noted: ApprovalNoted, redact: Redact) -> AuditEvent:
 
 
 _WORDS = ("text", "reason")
-_TOLD = ("approval.reminder", "approval.escalated")
+_TOLD = (
+    "approval.reminder", "approval.escalated", "approval.asked_back", "approval.replied", "approval.delegated"
+)  # fmt: skip
 
 
 def notice_of(noted: ApprovalNoted, request: ApprovalRequest, redact: Redact) -> Notice | None:
     """What people are told of what happened, if anything; each reminder and each step by itself."""
     if noted.event not in _TOLD:
         return None
-    escalated = [to.to.name for to in noted.progress.escalated]
-    made = notice(request, noted.event, redact, escalated_to=[*escalated])
+    progress = noted.progress
+    more: JsonObject
+    match noted.event:
+        case "approval.asked_back":
+            more = {"to": request.requester, "by": noted.actor}
+        case "approval.replied":
+            asked = [remark.by for remark in progress.conversation if remark.kind == "ask"]
+            more = {"to": asked[-1] if asked else None, "by": noted.actor}
+        case "approval.delegated":
+            more = {"to": progress.delegated[-1].to if progress.delegated else None, "by": noted.actor}
+        case _:
+            more = {"escalated_to": [to.to.name for to in progress.escalated]}
+    made = notice(request, noted.event, redact, **more)
     return made.model_copy(update={"id": f"{made.id}/{noted.progress.seq}"})
 
 
 def notice(request: ApprovalRequest, type_: str, redact: Redact, **more: JsonValue) -> Notice:
-    """What people are told of a question: names, never arguments."""
+    """What people are told of a question: names, never arguments. The digest is for our own tokens alone."""
     body: JsonObject = {
         "approval_id": request.id, "question": request.question.value, "automation": request.automation,
         "requester": request.requester, "tool": request.call.tool if request.call else None, "effect": request.effect,
         "approvers": request.approvers, "rule": request.rule, "reason": text(redact, request.reason)[:500],
-        "deadline": times.to_text(request.deadline), **more,
+        "deadline": times.to_text(request.deadline), "digest": request.digest, **more,
     }  # fmt: skip
     fact = type_.partition(".")[2]
     return Notice(

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 from temporalio.client import Client
@@ -20,10 +21,13 @@ from worker import metrics, telemetry, temporal
 from worker.activities.records import RecordActivities
 from worker.keeper.delivering import Delivering
 from worker.keeper.pruning import Pruning
+from worker.keeper.retaining import Retaining
 from worker.keeper.stopping import Stopping
 from worker.keeper.sweeping import Sweeping
 from worker.notify.channels import Secrets, load
-from worker.notify.senders import senders
+from worker.notify.following import Following
+from worker.notify.senders import Current, senders
+from worker.notify.tokens import Tokens
 from worker.sandbox.process import this_process
 from worker.settings import Settings
 from worker.storage import open_database
@@ -35,6 +39,7 @@ from worker.store.leases import Lease
 from worker.store.ledger import Ledger
 from worker.store.outbox import Outbox
 from worker.store.runs import Runs
+from worker.store.spent import Spent
 from worker.store.stops import Stops
 from worker.store.switches import Switches
 
@@ -42,7 +47,8 @@ STOPPING_S = 0.5
 """How often switches are looked at: most of the time between a switch and the last run standing still."""
 DELIVERING_S = 0.5
 SWEEPING_S = 120.0
-PRUNING_S = 3600.0
+PRUNING_S = 600.0
+RETAINING_S = 3600.0
 COUNTING_S = 5.0
 MAX_WAIT_S = 10.0
 
@@ -121,7 +127,10 @@ async def serve(settings: Settings) -> None:
         await db.migrate()
         audit, connection = AuditLog(db), Connection(settings)
         stopping = Stopping(Switches(db, audit), Stops(db), audit, connection.client)
-        delivering = Delivering(Outbox(db), senders(load(settings.home, secrets), secrets))
+        following = Following(settings.home, lambda home: load(home, secrets), start_without=False)
+        tokens = Tokens(settings.keys)
+        delivering = Delivering(Outbox(db), Current(following, lambda found: senders(found, secrets, tokens)))
+        pruning = Pruning(Outbox(db), Spent(db, audit), timedelta(days=settings.notices_days))
         runs, approvals = Runs(db), Approvals(db)
         records = RecordActivities(
             audit, runs, approvals, Ledger(db, audit), {}, redact=temporal.redactor(settings).json
@@ -131,7 +140,8 @@ async def serve(settings: Settings) -> None:
             ("stopping", stopping.look, STOPPING_S),
             ("delivering", delivering.look, DELIVERING_S),
             ("sweeping", sweeping.look, SWEEPING_S),
-            ("pruning", Pruning(audit, settings).look, PRUNING_S),
+            ("pruning", pruning.look, PRUNING_S),
+            ("retaining", Retaining(audit, settings).look, RETAINING_S),
         )
         counting = Counting(Outbox(db), Stops(db), metrics.Metrics(Runtime.default().metric_meter))
         tasks.append(asyncio.create_task(counting.run()))

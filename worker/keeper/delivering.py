@@ -27,19 +27,21 @@ log = structlog.stdlib.get_logger("gatehouse.keeper")
 
 
 class Delivering:
-    """The duty. `channels`: what goes where, with the sender of each."""
+    """The duty. `channels`: what goes where by now, with the sender of each."""
 
     def __init__(
-        self, outbox: Outbox, channels: Mapping[str, tuple[Chosen, Sender]], *,
+        self, outbox: Outbox, channels: Callable[[], Mapping[str, tuple[Chosen, Sender]]], *,
         pause: Callable[[int], timedelta] | None = None,
     ) -> None:  # fmt: skip
         """`pause`: how long to wait after the nth failed attempt."""
         self._outbox = outbox
-        self._channels = channels
+        self._now = channels
+        self._channels = channels()
         self._pause = pause or backoff
 
     async def look(self) -> None:
         """One pass. Raises StoreUnavailable."""
+        self._channels = self._now()
         for _ in range(ROUNDS):
             notices = await self._outbox.undirected()
             for notice in notices:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from policies.decision import Principal
 from policies.glob import any_glob
 from policies.source import Document, Problem, SourceError, parse_as, read_document
 from tools.contract import Strict
@@ -107,9 +108,45 @@ class SlackChannel(Chosen):
     kind: Literal["slack"]
     secret: Annotated[str, Field(pattern=_NAME)]
     """Name of the secret that holds the incoming webhook's address."""
+    buttons: bool = False
+    """Approve and Deny in the message itself; takes `people`, and the signing secret of the Slack app at the API."""
 
 
 Channel = Annotated[WebhookChannel | EmailChannel | SlackChannel, Field(discriminator="kind")]
+
+
+class Person(Strict):
+    """Somebody by the names they have elsewhere. What they may do is what their roles may, as everywhere."""
+
+    principal: Annotated[str, Field(min_length=1, max_length=128)]
+    """Id they are known by here: the one of their API key or sign-in."""
+    tenant: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    roles: tuple[str, ...] = ()
+    """With which they answer in Slack."""
+    slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,20}$")] | None = None
+    """Slack's member id."""
+    mail: Annotated[str, Field(max_length=255)] | None = None
+
+    @field_validator("mail")
+    @classmethod
+    def _sound(cls, value: str | None) -> str | None:
+        if value is not None and not _ADDRESS.fullmatch(value):
+            raise ValueError(f"`{value}` is no mail address")
+        return value
+
+    @property
+    def known_as(self) -> Principal:
+        """The principal they are."""
+        return Principal(id=self.principal, tenant=self.tenant, roles=self.roles)
+
+
+class SlackApp(Strict):
+    """Where buttons are pressed."""
+
+    team: Annotated[str, Field(pattern=r"^[TE][A-Z0-9]{2,20}$")] | None = None
+    """Id of the only workspace whose people are meant; any that has our app when unset."""
+    responses: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+$")] = "https://hooks.slack.com"
+    """Messages are updated there and nowhere else."""
 
 
 class NotifyFile(Strict):
@@ -121,6 +158,20 @@ class NotifyFile(Strict):
     networks: tuple[str, ...] = ()
     """Networks that are not public and may be reached all the same, such as `10.1.0.0/16`."""
     channels: tuple[Channel, ...] = ()
+    people: tuple[Person, ...] = ()
+    slack: SlackApp = SlackApp()
+
+    def by_slack(self, member: str) -> Person | None:
+        """Whom Slack knows by that member id."""
+        return next((person for person in self.people if person.slack == member), None)
+
+    def by_mail(self, address: str) -> Person | None:
+        """Whose mailbox it is."""
+        return next((p for p in self.people if p.mail is not None and p.mail.lower() == address.lower()), None)
+
+    def by_id(self, principal: str, tenant: str) -> Person | None:
+        """Somebody by the id they have here."""
+        return next((p for p in self.people if (p.principal, p.tenant) == (principal, tenant)), None)
 
     @field_validator("networks")
     @classmethod
@@ -130,8 +181,9 @@ class NotifyFile(Strict):
         return value
 
 
-def load(home: Path | None, secrets: "Secrets") -> NotifyFile:
-    """The file, or an empty one where there is none. Raises NotifyError."""
+def load(home: Path | None, secrets: "Secrets | None" = None) -> NotifyFile:
+    """The file, or an empty one where there is none. Without `secrets`, which only the keeper holds, whether they are
+    there is not looked at. Raises NotifyError."""
     if home is None or not (home / FILE).exists():
         return NotifyFile(apiVersion="gatehouse/v1")
     document = read_document(home / FILE, NotifyError)
@@ -142,21 +194,34 @@ def load(home: Path | None, secrets: "Secrets") -> NotifyFile:
     return found
 
 
-def _mistakes(document: Document, found: NotifyFile, secrets: "Secrets") -> list[Problem]:
-    wrong: list[Problem] = []
+def _mistakes(document: Document, found: NotifyFile, secrets: "Secrets | None") -> list[Problem]:
+    wrong = _doubles(document, found)
     names: set[str] = set()
     for index, channel in enumerate(found.channels):
         at = ("channels", index)
         if channel.name in names:
             wrong.append(document.problem((*at, "name"), f"a second channel is called `{channel.name}`", "rename it"))
         names.add(channel.name)
-        if channel.secret is not None and secrets.get(channel.secret) is None:
+        if secrets is not None and channel.secret is not None and secrets.get(channel.secret) is None:
             variable = SECRET_PREFIX + channel.secret.upper().replace("-", "_")
             wrong.append(document.problem((*at, "secret"), f"there is no secret `{channel.secret}`", f"set {variable}"))
         if isinstance(channel, EmailChannel) and channel.tls == "none" and channel.host not in _HERE:
             wrong.append(
                 document.problem((*at, "tls"), "mail would travel in plain text", "use `starttls`, or a server here")
             )
+    return wrong
+
+
+def _doubles(document: Document, found: NotifyFile) -> list[Problem]:
+    """Two people under one name elsewhere: then nobody could say who pressed."""
+    wrong: list[Problem] = []
+    seen: set[tuple[str, str]] = set()
+    for index, person in enumerate(found.people):
+        for field, name in (("slack", person.slack), ("mail", person.mail and person.mail.lower())):
+            if name and (field, name) in seen:
+                problem = f"`{name}` is somebody else already"
+                wrong.append(document.problem(("people", index, field), problem, "give each their own"))
+            seen.add((field, name or ""))
     return wrong
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from tools.contract import JsonObject
 from worker.notify.sending import SEND_S, NotDelivered
@@ -30,7 +31,10 @@ class WebhookSender:
 
     def __init__(self, url: str, secret: str, resolve: Resolve, within_s: float = SEND_S) -> None:
         self._url = url
-        self._webhook = Webhook(secret)
+        try:
+            self._webhook = Webhook(secret)
+        except (ValueError, EmptyWebhookSecretError) as error:
+            raise ValueError(f"the signing secret for {url} is none: {error}") from error
         self._resolve = resolve
         self._within_s = within_s
 
@@ -48,7 +52,9 @@ class WebhookSender:
 
 def message(notice: Notice) -> JsonObject:
     """The notice as programs get it."""
-    data: JsonObject = {"id": notice.id, "tenant": notice.tenant, "run_id": notice.run_id, **notice.body}
+    # The digest of few and short arguments could be guessed at.
+    told = {name: value for name, value in notice.body.items() if name != "digest"}
+    data: JsonObject = {"id": notice.id, "tenant": notice.tenant, "run_id": notice.run_id, **told}
     return {"type": notice.type, "timestamp": times.to_text(notice.created_at), "data": data}
 
 

@@ -10,7 +10,6 @@
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -79,36 +78,67 @@ class Clock:
             if gap > self.longest:
                 self.longest, self.longest_after = gap, seq - 1
 
+    def go_on(self, later: "Clock") -> None:
+        """Take over what was seen from here on."""
+        self.back += later.back
+        self.back_at = self.back_at or later.back_at
+        self.silences += later.silences
+        if later.longest > self.longest:
+            self.longest, self.longest_after = later.longest, later.longest_after
+        self.last = later.last
+
 
 class _Run:
     """What is known of one run so far."""
 
-    __slots__ = ("closed", "last", "open")
+    __slots__ = ("before", "closed", "last", "open", "settled")
 
-    def __init__(self) -> None:
-        self.last = 0
+    def __init__(self, before: int = 0) -> None:
+        self.before: int = before
+        self.last: int = before
+        """Numbers of the run's last record before the check began, and now."""
         self.closed = False
         self.open: dict[Any, int] = {}
         """Calls without outcome: event id without its last part -> sequence of the intent."""
+        self.settled: set[Any] = set()
+        """Calls whose outcome came, and whose intent lies before the beginning of the check, if anywhere."""
+
+    def go_on(self, later: "_Run") -> bool:
+        """Take over what a check that began later knows; False when that one's beginning is not this one's end."""
+        if self.closed or later.before != self.last:
+            return False
+        for call in later.settled:
+            self.open.pop(call, None)
+        if later.closed and self.open:
+            return False
+        self.open |= later.open
+        self.last, self.closed = later.last, later.closed
+        return True
 
 
 class LogCheck:
     """A check that is under way. Memory: some bytes a record, for finding what is there twice."""
 
-    def __init__(self, anchored: bytes = b"", *, keys: Keys | None = None, remember: bool = True) -> None:
+    def __init__(
+        self, anchored: bytes = b"", *, keys: Keys | None = None, remember: bool = True, after: Entry | None = None
+    ) -> None:
         """`anchored`: leaf hashes, end to end from record 1, that signed checkpoints vouch for; `keys` sign them.
 
-        Without `remember` memory is some bytes a run: facts recorded twice are left to the database to refuse.
+        Without `remember` memory is some bytes a run: facts recorded twice are left to the database to refuse. With
+        `after` the check begins behind that record, believing what it says; `join` holds it to it.
         """
-        self.count = 0
-        self.value = chain.GENESIS
+        self.count: int = after.seq if after else 0
+        self.value: bytes = after.chain if after else chain.GENESIS
+        self.began = (self.count, self.value)
         self.leaves = bytearray()
         """Leaf hashes of the records so far, end to end."""
-        self.clock = Clock()
+        self.clock = Clock(last=after.ts if after else "")
         self._anchored = anchored
         self._remember = remember
-        self._ids: set[int] = set()
-        self._runs: defaultdict[Any, _Run] = defaultdict(_Run)
+        self.ids: set[int] = set()
+        self.runs: dict[Any, _Run] = {}
+        self.pruned = False
+        """Whether retention removed bodies from the records so far, or says so."""
         self._keys = keys or {}
         self._emptied: dict[int, bytes] = {}
         self._suspected: BadRecord | None = None
@@ -120,9 +150,10 @@ class LogCheck:
 
     def take(self, entries: Iterable[Entry]) -> None:
         """The next records. Raises BadRecord; the check is over then."""
-        sha256, ids, leaves, anchored, clock = chain.sha256, self._ids, self.leaves, self._anchored, self.clock
+        sha256, ids, leaves, anchored, clock = chain.sha256, self.ids, self.leaves, self._anchored, self.clock
         remember = self._remember
-        limit, count, value, runs = len(anchored), self.count, self.value, self._runs
+        limit, count, value, runs = len(anchored), self.count, self.value, self.runs
+        later = self.began[0] > 0
         last: Any = clock.last
         try:
             for entry in entries:
@@ -143,7 +174,7 @@ class LogCheck:
                     ids.add(number)
                     leaves += leaf
                 if run_id is not None:
-                    run = runs[run_id]
+                    run = runs.get(run_id) or runs.setdefault(run_id, _first(run_seq, later=later))
                     if run_seq is None or run_seq != run.last + 1:
                         self._suspect(BadRecord(
                             seq, f"the records of its run are not numbered densely: {run_seq} follows {run.last}"
@@ -174,11 +205,13 @@ class LogCheck:
             raise _changed(entry.seq, hashed=leaf != entry.leaf)
         if anchored and entry.leaf != anchored:
             raise _changed(entry.seq, hashed=False)
+        self.pruned = True
         self._emptied[entry.seq] = emptying.remains(entry.envelope)
         return entry.leaf
 
     def _cover(self, entry: Entry) -> None:
         """A record that says which bodies retention removed before it, and what was left."""
+        self.pruned = True
         try:
             found = emptying.covered(entry.envelope, self._keys)
         except emptying.NotCovered as error:
@@ -203,6 +236,26 @@ class LogCheck:
         except BadRecord as bad:
             self._suspect(bad)
 
+    def join(self, later: "LogCheck") -> bool:
+        """Take over a check that began where this one ends. False when all is not well for certain: then nothing but a
+        check from the beginning can tell, and this one is spoilt."""
+        if later.began != (self.count, self.value) or not later.ids.isdisjoint(self.ids):
+            return False
+        for run_id, found in later.runs.items():
+            run = self.runs.setdefault(run_id, found)
+            if (found.before != 0) if run is found else not run.go_on(found):
+                return False
+        self.ids |= later.ids
+        self.leaves += later.leaves
+        self.clock.go_on(later.clock)
+        self.count, self.value = later.count, later.value
+        return True
+
+    def detached(self) -> "LogCheck":
+        """Without what vouches for it: nothing but its result is sent to another process."""
+        self._anchored = b""
+        return self
+
     def _in_run(self, run: _Run, entry: Entry) -> None:
         """A record that starts or ends something, or that comes after the end."""
         seq, type_ = entry.seq, entry.type
@@ -211,7 +264,8 @@ class LogCheck:
         if type_ == "call.intent":
             run.open[entry.event_id[:-7]] = seq
         elif type_ == "call.outcome":
-            run.open.pop(entry.event_id[:-8], None)
+            if run.open.pop(entry.event_id[:-8], None) is None:
+                run.settled.add(entry.event_id[:-8])
         elif type_ == "run.closed":
             self._close(run, entry)
 
@@ -229,6 +283,12 @@ class LogCheck:
 
 def _text(ts: str | bytes) -> str:
     return ts if isinstance(ts, str) else ts.decode()
+
+
+def _first(run_seq: int | None, *, later: bool) -> _Run:
+    """A run that was not seen before. What came before a later beginning is not known: that it ends there shows when
+    parts are joined."""
+    return _Run(run_seq - 1 if later and run_seq else 0)
 
 
 def _missing(first: int, last: int, where: str = "") -> str:

@@ -109,6 +109,7 @@ class Publisher:
         StoreUnavailable, OSError, KeyFileUnsafe, NoteError.
         """
         with self._file.locked() as file, reading(self._db) as reader:
+            reader.alone()
             key = self._catch_up(file)
             leaves = self._new_leaves(reader)
             if not leaves and self._last is not None:
@@ -118,6 +119,7 @@ class Publisher:
     def rotate(self) -> Published:
         """Replace the key: the old one signs for the new one, then goes. The new one vouches for the whole log."""
         with self._file.locked() as file, reading(self._db) as reader:
+            reader.alone()
             old = self._catch_up(file)
             new = CheckpointKey(old.public.name, secrets.token_bytes(32))
             leaves = self._new_leaves(reader)

@@ -41,6 +41,7 @@ EVENT_TYPES: dict[str, str] = {
     "delegation.revoked": "That ended before its time.",
     "answer_key.rotated": "Another key signs answers from here on; its predecessor named it.",
     "answer_key.revoked": "A key's signatures count no more, also of answers given before.",
+    "message.used": "A button or a link of a message was used; `way` and `verb` say which.",
     "answer.refused": "Somebody's answer had no effect, with the reason.",
     "model.requested": "One model request, answered or failed: model, tokens, cost, digest of the prompt.",
     "artifact.stored": "A file the run left was kept in the blob store.",

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from worker.store import anchor, merkle
+from worker.store import anchor, merkle, parts
 from worker.store.anchor import AnchorError, Vouched
 from worker.store.checking import NOTHING, BadRecord, LogCheck, Misplaced, Verification, outcome
 from worker.store.lines import Entry, NotARecord, parse
 from worker.store.note import Keys
-
-_BLOCK = 1 << 20
 
 
 def verify_export(export: Path, keys: Keys, anchor_file: Path) -> Verification:
@@ -18,17 +15,18 @@ def verify_export(export: Path, keys: Keys, anchor_file: Path) -> Verification:
 
     An export may go on beyond the last checkpoint; of these records the chain alone is checked.
     """
-    with export.open("rb") as source:
-        return verify_lines(split(source), keys, anchor_file)
-
-
-def verify_lines(lines: Iterator[bytes], keys: Keys, anchor_file: Path) -> Verification:
-    """`verify_export` of lines that are held otherwise, each without its line break."""
     try:
         vouched = anchor.read(anchor_file, keys)
     except AnchorError as error:
         return outcome(LogCheck(), NOTHING, BadRecord(error.seq, error.problem))
-    return check_lines(lines, vouched)
+    many = parts.processes(export.stat().st_size)
+    if many > 1 and (check := parts.check(export, vouched.leaves, many)) is not None:
+        try:
+            return _finished(check, vouched)
+        except BadRecord as bad:
+            return outcome(check, vouched, bad)
+    with export.open("rb") as source:
+        return check_lines(parts.split(source), vouched)
 
 
 def check_lines(lines: Iterator[bytes], vouched: Vouched) -> Verification:
@@ -40,10 +38,15 @@ def check_lines(lines: Iterator[bytes], vouched: Vouched) -> Verification:
             check.take(source.entries())
         except Misplaced as bad:
             raise source.explain(bad, check) from bad
-        check.finish()
-        _check_roots(check, vouched)
+        return _finished(check, vouched)
     except BadRecord as bad:
         return outcome(check, vouched, bad)
+
+
+def _finished(check: LogCheck, vouched: Vouched) -> Verification:
+    """Every record was taken. Raises BadRecord when that is not what was signed for."""
+    check.finish()
+    _check_roots(check, vouched)
     return outcome(check, vouched)
 
 
@@ -100,13 +103,3 @@ def _check_roots(check: LogCheck, vouched: Vouched) -> None:
                 known + 1,
                 f"the log is not the one that was signed for: the root over {known + 1} to {signed.size} differs",
             )
-
-
-def split(source: IO[bytes]) -> Iterator[bytes]:
-    """Lines without their breaks. The last one may lack its break: whether it was cut shows by itself."""
-    rest = b""
-    while block := source.read(_BLOCK):
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest

@@ -24,6 +24,9 @@ NOTICE_TYPES: dict[str, str] = {
     "approval.requested": "A question waits for humans.",
     "approval.reminder": "A question still waits, and its deadline comes nearer.",
     "approval.escalated": "A question goes to further people.",
+    "approval.asked_back": "An approver asks the run's requester something.",
+    "approval.replied": "The run's requester replied to who asked.",
+    "approval.delegated": "A question was handed on to somebody.",
     "approval.closed": "A question was answered, expired or was withdrawn.",
     "run.closed": "A run ended.",
     "switch.set": "A kill switch or safe mode was put in force.",
@@ -33,12 +36,16 @@ NOTICE_TYPES: dict[str, str] = {
 """Type -> meaning. A type that is not here is refused."""
 
 _NAMES: Final = frozenset(
-    {"approval_id", "question", "automation", "requester", "tool", "effect", "approvers", "rule", "deadline",
-     "escalated_to", "state", "by", "phase", "switch_id", "scope", "running"}
+    {"approval_id", "question", "automation", "requester", "tool", "effect", "approvers", "rule", "deadline", "digest",
+     "escalated_to", "state", "by", "to", "phase", "switch_id", "scope", "running"}
 )  # fmt: skip
 """Names, ids and states, who among them: what a notice is about. Everything else is redacted before it is written."""
 
-DeliveryState = Literal["pending", "delivered", "dead"]
+DeliveryState = Literal["pending", "delivered", "dead", "dismissed"]
+"""`dismissed`: it was dead, and somebody said that it need not arrive any more."""
+
+PRUNE: Final = 500
+"""Notices forgotten in one transaction."""
 
 
 class Notice(Wire):
@@ -165,6 +172,33 @@ class Outbox:
             )
             await conn.execute(sa.update(delivery).where(delivery.c.id == found.id).values(after.model_dump()))
         return after
+
+    async def dismiss(self, tenant: str | None, delivery_id: str) -> Delivery | None:
+        """Give a dead one up for good, so that nothing shows it as undelivered; None when there is none of that id."""
+        query = sa.select(delivery).where(delivery.c.id == delivery_id, *_of(tenant))
+        async with self.db.begin() as conn:
+            gone = sa.update(delivery).where(delivery.c.id == delivery_id, delivery.c.state == "dead", *_of(tenant))
+            await conn.execute(gone.values(state="dismissed", ended_at=times.now()))
+            row = (await conn.execute(query)).mappings().first()
+        return None if row is None else Delivery.model_validate(dict(row))
+
+    async def prune(self, before: datetime) -> int:
+        """Forget some notices of before that moment of which nothing is under way or dead; how many went."""
+        old = times.to_text(before)
+        kept = sa.or_(delivery.c.state.in_(("pending", "dead")), sa.type_coerce(delivery.c.ended_at, sa.Text()) > old)
+        over = (
+            sa.select(outbox.c.id)
+            .where(
+                sa.type_coerce(outbox.c.directed_at, sa.Text()) <= old,
+                ~sa.exists().where(delivery.c.notice_id == outbox.c.id, kept),
+            )
+            .order_by(outbox.c.directed_at).limit(PRUNE)
+        )  # fmt: skip
+        async with self.db.begin() as conn:
+            gone = list((await conn.execute(over)).scalars())
+            await conn.execute(sa.delete(delivery).where(delivery.c.notice_id.in_(gone)))
+            await conn.execute(sa.delete(outbox).where(outbox.c.id.in_(gone)))
+        return len(gone)
 
     async def page(
         self, tenant: str | None, *, state: DeliveryState | None = None, channel: str | None = None,

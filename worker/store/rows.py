@@ -13,10 +13,14 @@ from psycopg.rows import tuple_row
 
 from worker.store.chain import Envelope, envelope_bytes
 from worker.store.checking import BadRecord
-from worker.store.database import Database, StoreUnavailable
+from worker.store.database import LOCK_TIMEOUT_S, Database, StoreUnavailable
 from worker.store.lines import Entry, new
 
 _BATCH = 5000
+# Any number will do, as long as every process uses the same.
+_ALONE = f"SELECT pg_advisory_lock({0x616E63686F72})"
+# By the key, in order: a planner that knows nothing of the table yet would sort what is left of it for each batch.
+_IN_ORDER = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off"
 _COLUMNS = "seq, leaf_hash, chain_hash, event_id, ts, tenant, run_id, run_seq, type, actor, body"
 
 
@@ -34,6 +38,13 @@ class Reader:
 
     def __init__(self, query: "_Query") -> None:
         self._query = query
+
+    def alone(self) -> None:
+        """Wait until nobody else holds this, on any machine, and hold it until the connection ends, however it does.
+
+        For what is done to the log's anchor by one at a time. SQLite is on one machine, and the anchor has a lock.
+        """
+        self._query(_ALONE, ())
 
     def head(self) -> Head | None:
         """The head row, and the newest record as of the same moment; None when the row is missing."""
@@ -79,6 +90,8 @@ class _Query:
 
     def __call__(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if isinstance(self._connection, sqlite3.Connection):
+            if statement == _ALONE:
+                return []
             return self._connection.execute(statement, parameters).fetchall()
         with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
             return cursor.execute(statement.replace("?", "%s").encode(), parameters).fetchall()
@@ -95,7 +108,7 @@ def reading(db: Database) -> Generator[Reader]:
                 connection.execute("PRAGMA query_only=ON")
                 yield Reader(_Query(connection))
         else:
-            with psycopg.connect(db.libpq_url or "", autocommit=True, connect_timeout=5) as server:
+            with psycopg.connect(db.libpq_url or "", autocommit=True, connect_timeout=5, options=_IN_ORDER) as server:
                 yield Reader(_Query(server))
     except (sqlite3.OperationalError, sqlite3.DatabaseError, psycopg.Error) as fault:
         raise StoreUnavailable(f"{type(fault).__name__}: {str(fault).strip()[:300]}") from fault

@@ -360,5 +360,18 @@ delivery = sa.Table(
     sa.Column("ended_at", UtcTime),
     sa.Index(None, "state", "next_at"),
     sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "notice_id"),
 )
 """One notice on its way to one channel, and what became of it."""
+
+spent_token = sa.Table(
+    "spent_token",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("approval_id", sa.Text, nullable=False),
+    sa.Column("used_by", sa.Text, nullable=False),
+    sa.Column("used_at", UtcTime, nullable=False),
+    sa.Index(None, "used_at"),
+)
+"""Tokens of messages (buttons, links) that were used: each counts once."""

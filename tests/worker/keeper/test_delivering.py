@@ -16,12 +16,18 @@ import pytest
 from tests.fixtures.receivers import receiver
 from tests.worker.notify.test_senders import SECRET, asked
 from worker.keeper.delivering import ATTEMPTS, Delivering, backoff
-from worker.notify.channels import Chosen
+from worker.keeper.pruning import Pruning
+from worker.notify.channels import Chosen, Secrets, load
+from worker.notify.following import Following
+from worker.notify.senders import Current, senders
 from worker.notify.sending import NotDelivered
+from worker.notify.tokens import Tokens
 from worker.store.audit import AuditLog
 from worker.store.database import Database
+from worker.store.ids import new_id
 from worker.store.leases import Lease
 from worker.store.outbox import Notice, Outbox
+from worker.store.spent import Spent
 from worker.store.switches import Switches
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +49,7 @@ class Scripted:
 
 def duty(db: Database, sender: Scripted, **channel: Any) -> Delivering:
     chosen = Chosen(name="c", events=("*",), **channel)
-    return Delivering(Outbox(db), {"c": (chosen, sender)}, pause=lambda _: timedelta())
+    return Delivering(Outbox(db), lambda: {"c": (chosen, sender)}, pause=lambda _: timedelta())
 
 
 async def put(db: Database, *notices: Notice) -> None:
@@ -180,3 +186,54 @@ def start_keeper(data: Path, home: Path) -> "subprocess.Popen[bytes]":
     }  # fmt: skip
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}
     return subprocess.Popen([sys.executable, "-m", "worker.keeper"], cwd=ROOT, env=kept | ours)
+
+
+async def test_what_arrived_is_forgotten_and_what_is_dead_stays_until_dismissed(db: Database) -> None:
+    sender = Scripted(NotDelivered("gone", final=True))
+    await put(db, asked(id="run_1.1/requested"))
+    await duty(db, sender).look()
+    await put(db, asked(id="run_2.1/requested"), asked(id="run_3.1/requested", tenant="nobody-told"))
+    await duty(db, sender).look()
+    await put(db, asked(id="run_4.1/requested"))
+    spent = Spent(db, AuditLog(db))
+    assert await spent.spend("t", tenant="default", approval_id="run_2.1", by="ruth", told={"way": "mail"})
+    await Pruning(Outbox(db), spent, timedelta(days=1)).look()
+    assert len((await Outbox(db).page("default")).items) == 2, "what is young stays"
+    assert await spent.used_by("t") == "ruth"
+    later = Pruning(Outbox(db), spent, timedelta(seconds=-1))
+    await later.look()
+    [dead] = (await Outbox(db).page("default")).items
+    assert (dead.notice_id, dead.state) == ("run_1.1/requested", "dead")
+    assert [notice.id for notice in await Outbox(db).undirected()] == ["run_4.1/requested"], "what nobody got stays"
+    assert await spent.used_by("t") is None
+    assert await Outbox(db).dismiss("other", dead.id) is None
+    gone = await Outbox(db).dismiss("default", dead.id)
+    assert gone is not None
+    assert gone.state == "dismissed"
+    assert (await Outbox(db).backlog()).dead == 0
+    await later.look()
+    assert (await Outbox(db).page("default")).items == ()
+
+
+async def test_a_file_that_changes_counts_and_one_with_a_mistake_does_not(db: Database, tmp_path: Path) -> None:
+    """Also what is told by then goes where the new file says; with a mistake in it, where the old one said."""
+    write = tmp_path.joinpath("notify.yaml").write_text
+    secrets = Secrets({"GATEHOUSE_NOTIFY_SECRET_HOOK": SECRET, "GATEHOUSE_NOTIFY_SECRET_BAD": "whsec_!"})
+
+    def file(port: int, secret: str = "hook") -> str:
+        channel = {"name": "hook", "kind": "webhook", "url": f"http://127.0.0.1:{port}/", "secret": secret}
+        return json.dumps({"apiVersion": "gatehouse/v1", "networks": ["127.0.0.0/8"], "channels": [channel]})
+
+    async with receiver() as one, receiver() as two:
+        write(file(one.port))
+        following = Following(tmp_path, lambda home: load(home, secrets), start_without=False)
+        work = Delivering(Outbox(db), Current(following, lambda f: senders(f, secrets, Tokens(tmp_path))))
+        for text, got in (
+            (file(one.port), one), (file(two.port), two), ("channels: [", two), (file(one.port, "bad"), two),
+            (file(one.port, "none"), two), (file(one.port) + "\n", one),
+        ):  # fmt: skip
+            write(text)
+            before = len(got.got)
+            await put(db, asked(id=new_id("notice")))
+            await work.look()
+            assert len(got.got) == before + 1, text

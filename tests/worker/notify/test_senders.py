@@ -4,6 +4,7 @@ name or a redirect; a receiver that is slow, gone or broken is told apart from o
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.fixtures.receivers import mail_server, receiver
 from tests.fixtures.temporal import free_port
-from worker.notify.channels import EmailChannel
+from worker.notify.channels import EmailChannel, NotifyFile
 from worker.notify.mail import MailSender
 from worker.notify.sending import NotDelivered
 from worker.notify.slack import SlackSender
+from worker.notify.tokens import Tokens
 from worker.notify.webhook import WebhookSender
 from worker.sandbox.addresses import public_targets
 from worker.store.outbox import Notice
@@ -27,10 +29,15 @@ def asked(**changes: Any) -> Notice:
     body = {
         "approval_id": "run_1.1", "automation": "log-triage", "tool": "delete_files", "approvers": "approver",
         "reason": "<!channel> & co", "deadline": "2026-01-02T00:00:00Z",
+        "question": "call", "digest": "d" * 64,
     }  # fmt: skip
     now = datetime(2026, 1, 1, tzinfo=UTC)
     values = {"id": "run_1.1/requested", "type": "approval.requested", "tenant": "default", "run_id": "run_1"}
     return Notice.model_validate({**values, "body": body, "created_at": now, **changes})
+
+
+def known(**changes: Any) -> NotifyFile:
+    return NotifyFile.model_validate({"apiVersion": "gatehouse/v1", **changes})
 
 
 class Names:
@@ -62,6 +69,7 @@ async def test_a_webhook_is_signed_and_keeps_its_id() -> None:
     told: Any = Webhook(SECRET).verify(got.body, got.headers)
     assert told["type"] == "approval.requested"
     assert told["data"]["approval_id"] == "run_1.1"
+    assert "d" * 64 not in got.body.decode()
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(got.body.replace(b"run_1.1", b"run_2.1"), got.headers)
 
@@ -119,7 +127,7 @@ async def test_faults_are_told_apart() -> None:
 
 async def test_slack_gets_a_link_and_nobody_s_text_becomes_markup() -> None:
     async with receiver() as server:
-        sender = SlackSender(server.url, "https://gate.example.org/", here())
+        sender = SlackSender(server.url, known(console="https://gate.example.org/"), here())
         await sender.send(asked(body={**asked().body, "automation": "<!channel>"}))
     told = json.loads(server.got[0].body)
     assert "<" not in told["text"]
@@ -137,35 +145,52 @@ def mail_channel(port: int, **changes: Any) -> EmailChannel:
     return EmailChannel.model_validate(values)
 
 
-async def test_a_mail_arrives_once_known_by_its_id() -> None:
+async def test_a_mail_arrives_once_known_by_its_id(tmp_path: Path) -> None:
     with mail_server(port := free_port()) as box:
-        sender = MailSender(mail_channel(port), None, "https://gate.example.org")
+        sender = MailSender(mail_channel(port), None, known(console="https://gate.example.org"), Tokens(tmp_path))
         for _ in range(2):
             assert "taken" in await sender.send(asked())
-    first, second = box.mails
-    assert first["Message-ID"] == second["Message-ID"]
-    assert first["To"] == "ruth@example.org, lea@example.org"
+    first, other, second, _ = box.mails
+    assert first["Message-ID"] == second["Message-ID"] != other["Message-ID"]
+    assert (first["To"], other["To"]) == ("ruth@example.org", "lea@example.org")
+    assert first.get_payload() == second.get_payload(), "one link, however often it is told"
+    assert first.get_payload() != other.get_payload(), "each their own"
     assert "delete_files of log-triage needs an answer by approver" in first["Subject"]
-    assert "https://gate.example.org/console/questions/run_1.1" in str(first.get_payload())
+    assert "https://gate.example.org/console/links/g1~open~run_1.1~" in str(first.get_payload(decode=True))
 
 
-async def test_a_line_break_makes_no_header() -> None:
+async def test_what_is_for_one_person_goes_to_them(tmp_path: Path) -> None:
+    """To the address we know of them; to everybody where we know none."""
+    found = known(people=({"principal": "olga", "mail": "olga@example.org", "slack": "U0OLGA"},))
+    reply = asked(type="approval.asked_back", body={**asked().body, "to": "olga", "by": "ruth"})
+    stranger = asked(type="approval.delegated", body={**asked().body, "to": "nobody", "by": "ruth"})
+    with mail_server(port := free_port()) as box:
+        for notice in (reply, stranger):
+            await MailSender(mail_channel(port), None, found, Tokens(tmp_path)).send(notice)
+    assert [mail["To"] for mail in box.mails] == ["olga@example.org", "ruth@example.org", "lea@example.org"]
+    assert "ruth asks olga about delete_files of log-triage" in box.mails[0]["Subject"]
+    async with receiver() as server:
+        await SlackSender(server.url, found, here()).send(reply)
+    assert "<@U0OLGA>" in server.got[0].body.decode()
+
+
+async def test_a_line_break_makes_no_header(tmp_path: Path) -> None:
     with mail_server(port := free_port()) as box:
         body = {**asked().body, "automation": "x\r\nBcc: eve@example.org"}
-        await MailSender(mail_channel(port), None, None).send(asked(body=body))
+        await MailSender(mail_channel(port), None, known(), Tokens(tmp_path)).send(asked(body=body))
     assert box.mails[0]["Bcc"] is None
 
 
-async def test_mail_is_never_sent_without_the_tls_that_was_asked_for() -> None:
+async def test_mail_is_never_sent_without_the_tls_that_was_asked_for(tmp_path: Path) -> None:
     with mail_server(port := free_port()) as box, pytest.raises(NotDelivered):
-        await MailSender(mail_channel(port, tls="starttls"), None, None).send(asked())
+        await MailSender(mail_channel(port, tls="starttls"), None, known(), Tokens(tmp_path)).send(asked())
     assert box.mails == []
 
 
-async def test_recipients_that_do_not_exist_are_final_and_busy_ones_are_not() -> None:
+async def test_recipients_that_do_not_exist_are_final_and_busy_ones_are_not(tmp_path: Path) -> None:
     with mail_server(port := free_port()) as box:
         for answer, final in (("550 nobody", True), ("451 later", False)):
             box.refuse = answer
             with pytest.raises(NotDelivered) as refused:
-                await MailSender(mail_channel(port), None, None).send(asked())
+                await MailSender(mail_channel(port), None, known(), Tokens(tmp_path)).send(asked())
             assert refused.value.final is final

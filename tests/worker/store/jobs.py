@@ -11,6 +11,7 @@ from tests.worker.store.facts import fact
 from worker.activities.gate import GateActivities
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
+from worker.store.checkpoints import Publisher
 from worker.store.database import Database
 from worker.store.signing import load_or_create
 from workflows.contracts import CallOpened
@@ -69,6 +70,11 @@ def migrate(url: str, done: str) -> None:
         note(done, "migrated")
 
     asyncio.run(main())
+
+
+def publish(url: str, keys: str, anchor: str) -> None:
+    """Sign a checkpoint."""
+    Publisher(Database(url), Path(keys), Path(anchor)).publish()
 
 
 def put_blobs(root: str, count: int) -> None:

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.fixtures.processes import finished, spawn
+from tests.worker.store import jobs
 from tests.worker.store.facts import fact, loose
 from tools.contract import JsonObject
 from worker.store import anchor, merkle
@@ -22,6 +24,7 @@ from worker.store.keyfiles import KeyFileUnsafe
 from worker.store.merkle import ProofError
 from worker.store.note import Checkpoint, NoteError, PublicKey, open_note, parse_keys, sign
 from worker.store.proofs import check_proof, prove_growth, prove_record
+from worker.store.rows import reading
 
 
 class House:
@@ -103,6 +106,32 @@ async def test_several_processes_take_turns(house: House, audit: AuditLog) -> No
         await asyncio.gather(*(asyncio.to_thread(other.publish) for other in others))
     held = house.read()
     assert [point.size for point in held.checkpoints] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_two_machines_with_one_database_take_turns(
+    house: House, audit: AuditLog, store_url: str, tmp_path: Path
+) -> None:
+    """Each has an anchor file of its own, so that no lock on a file stands between them."""
+    if house.db.dialect != "postgresql":
+        return  # a SQLite store is on one machine
+    await audit.append(fact("run_a", 1))
+    theirs = tmp_path / "theirs.jsonl"
+    with reading(house.db) as here:
+        here.alone()
+        there = spawn(jobs.publish, store_url, str(house.keys), str(theirs))
+        while not await _waiting(house.db):
+            assert there.is_alive(), "it did not wait"
+            await asyncio.sleep(0.02)
+        assert theirs.stat().st_size == 0, "nothing is signed while somebody else signs"
+    await finished(there)
+    assert anchor.read(theirs, public_keys(house.keys)).size == 1
+    assert (await house.publish()).size == 1
+
+
+async def _waiting(db: Database) -> bool:
+    async with db.read() as conn:
+        asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return (await conn.execute(sa.text(asked))).scalar_one() > 0
 
 
 async def test_a_log_that_was_rewritten_gets_no_other_checkpoint(house: House, audit: AuditLog, db: Database) -> None:

@@ -5,9 +5,10 @@ import itertools
 import json
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ import pytest
 
 from tests.worker.store.facts import calls, closing, fact, loose
 from tools.contract import canonical_json
-from worker.store import anchor, chain, emptying, offline, times
+from worker.store import anchor, chain, parts
 from worker.store.anchor import Vouched
 from worker.store.audit import AuditLog
-from worker.store.checkpoints import CheckpointKey, Publisher, load_or_create, public_path
+from worker.store.checking import BadRecord, LogCheck
+from worker.store.checkpoints import Publisher, load_or_create, public_path
 from worker.store.database import Database
 from worker.store.lines import parse
 from worker.store.note import parse_keys
 from worker.store.offline import check_lines, verify_export
-from worker.store.retention import Policy, Retention
 
 MUTATIONS = 10_000
 KEYS = ("chain_hash", "leaf_hash", "seq")
@@ -66,37 +67,6 @@ async def exported(sqlite_template: Path, tmp_path_factory: pytest.TempPathFacto
     return Exported(lines, held, export, public_path(folder / "keys", key), folder / "anchor" / "audit.jsonl")
 
 
-@pytest.fixture(scope="module")
-async def pruned(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The same kind of log two years later: the bodies of its closed runs were removed, and it went on."""
-    folder = tmp_path_factory.mktemp("pruned")
-    path = folder / "gatehouse.db"
-    shutil.copy(sqlite_template, path)
-    db = Database(f"sqlite:///{path}")
-    audit = AuditLog(db)
-    publisher = Publisher(db, folder / "keys", folder / "anchor" / "audit.jsonl")
-    key = load_or_create(folder / "keys")
-    with pytest.MonkeyPatch.context() as then:
-        long_ago = times.now() - timedelta(days=730)
-        then.setattr(times, "now", lambda: long_ago)
-        for n in range(3):
-            run = f"run_{n}"
-            await audit.append(*calls(run, 3), fact(run, 1), closing(run, 8), loose())
-    publisher.publish()
-    held = anchor.read(folder / "anchor" / "audit.jsonl", parse_keys(key.public.line()))
-    await Retention(audit, Policy(365)).run(held, key)
-    await audit.append(*calls("run_9", 2), closing("run_9", 5))
-    publisher.publish()
-    export = folder / "log.jsonl"
-    export.write_bytes(b"".join([line async for line in audit.export()]))
-    await db.close()
-    held = anchor.read(folder / "anchor" / "audit.jsonl", parse_keys(key.public.line()))
-    lines = export.read_bytes().splitlines()
-    assert held.size == len(lines) == 33
-    assert sum(b'"body":null' in line for line in lines) == 24
-    return Exported(lines, held, export, public_path(folder / "keys", key), folder / "anchor" / "audit.jsonl")
-
-
 Changed = tuple[list[bytes], int]
 """The lines, and the number of the record that must be named."""
 
@@ -107,7 +77,7 @@ def flip(lines: list[bytes], dice: random.Random) -> Changed:
     at = dice.randrange(len(data))
     data[at] ^= 1 << dice.randrange(8)
     number = sum(1 for _ in itertools.takewhile(lambda end: end <= at, _ends(lines))) + 1
-    return list(offline.split(io.BytesIO(data))), number
+    return list(parts.split(io.BytesIO(data))), number
 
 
 def _ends(lines: list[bytes]) -> list[int]:
@@ -173,7 +143,7 @@ def overwrite(lines: list[bytes], dice: random.Random) -> Changed:
 def insert(lines: list[bytes], dice: random.Random) -> Changed:
     """A record that never was, with right hashes and the number of its place; the rest stays."""
     at = dice.randrange(len(lines))
-    return [*lines[:at], _linked(_forged(lines, at, dice), at + 1, _chain_before(lines, at)), *lines[at:]], at + 1
+    return [*lines[:at], linked(_forged(lines, at, dice), at + 1, _chain_before(lines, at)), *lines[at:]], at + 1
 
 
 def forge(lines: list[bytes], dice: random.Random) -> Changed:
@@ -220,7 +190,7 @@ def _forged(lines: list[bytes], at: int, dice: random.Random) -> bytes:
     return canonical_json(record)
 
 
-def _linked(line: bytes, seq: int, before: bytes) -> bytes:
+def linked(line: bytes, seq: int, before: bytes) -> bytes:
     record: dict[str, Any] = json.loads(line)
     envelope = canonical_json({key: value for key, value in record.items() if key not in KEYS})
     leaf = chain.sha256(b"\x00" + envelope).digest()
@@ -231,7 +201,7 @@ def _linked(line: bytes, seq: int, before: bytes) -> bytes:
 def _rechained(lines: list[bytes], start: int, before: bytes) -> list[bytes]:
     done: list[bytes] = []
     for seq, line in enumerate(lines, start + 1):
-        done.append(_linked(line, seq, before))
+        done.append(linked(line, seq, before))
         before = parse(done[-1]).chain
     return done
 
@@ -241,70 +211,60 @@ WAYS: list[Callable[[list[bytes], random.Random], Changed]] = [
 ]  # fmt: skip
 
 
-def remove(lines: list[bytes], dice: random.Random) -> Changed:
-    """A body removed, that no retention removed; the hashes left as they were."""
-    at = dice.choice([n for n, line in enumerate(lines) if b'"body":null' not in line])
-    return [*lines[:at], _without_body(lines[at]), *lines[at + 1 :]], at + 1
+def in_parts(lines: list[bytes], exported: Exported, many: int) -> LogCheck | None:
+    """The check in parts, as several processes do it; None unless all is well."""
+    source = io.BytesIO(b"".join(line + b"\n" for line in lines))
+    found = (parts.check_part(source, exported.vouched.leaves, part) for part in parts.cut(source, many))
+    check = parts.joined(found, exported.vouched.leaves)
+    try:
+        if check is not None:
+            check.finish()
+    except BadRecord:
+        return None
+    return check
 
 
-def _without_body(line: bytes) -> bytes:
-    return canonical_json({**json.loads(line), "body": None})
+def test_a_log_that_is_checked_in_parts_is_the_same_log(exported: Exported) -> None:
+    whole = LogCheck(exported.vouched.leaves)
+    whole.take(map(parse, exported.lines))
+    for many in range(1, 50):
+        check = in_parts(exported.lines, exported, many)
+        assert check is not None, many
+        assert (check.count, check.value, check.leaves) == (whole.count, whole.value, whole.leaves)
+        assert (check.clock, vars(check).keys()) == (whole.clock, vars(whole).keys())
 
 
-def relabel(lines: list[bytes], dice: random.Random) -> Changed:
-    """Another value in what is left of a pruned record, which no hash of its own can show."""
-    at = dice.choice([n for n, line in enumerate(lines) if b'"body":null' in line])
-    record: dict[str, Any] = json.loads(lines[at])
-    field = dice.choice(["actor", "event_id", "tenant", "ts", "type", "run_id"])
-    others = [json.loads(line)[field] for line in lines if json.loads(line)[field] != record[field]]
-    other = dice.choice(others or ["default2"])
-    return [*lines[:at], canonical_json({**record, field: other}), *lines[at + 1 :]], at + 1
+def test_several_processes_find_what_one_finds(exported: Exported, tmp_path: Path) -> None:
+    """In a process of its own, because it forks."""
+    changed = tmp_path / "changed.jsonl"
+    changed.write_bytes(exported.export.read_bytes().replace(b"run_4", b"run_5", 1))
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", _BY_TWO, path, exported.key, exported.anchor],
+            check=True, capture_output=True, text=True, timeout=120,
+        ).stdout.split()
+        for path in (exported.export, changed)
+    ]  # fmt: skip
+    assert found[0] == ["True", str(len(exported.lines)), "None"]
+    assert (found[1][0], found[1][2]) == ("False", "37")
 
 
-def relabel_and_cover(lines: list[bytes], dice: random.Random) -> Changed:
-    """The same, and a record appended that claims to cover it: chained as it must be, signed by another key."""
-    changed, at = relabel(lines, dice)
-    left = {at: emptying.remains(parse(changed[at - 1]).envelope)}
-    forger = CheckpointKey(load_name(lines), dice.randbytes(32))
-    body = emptying.covering({"tenant": "default", "before": "2026-01-01T00:00:00.000000Z"}, left, forger)
-    record = {**json.loads(_pruning(lines)), "event_id": "pruned_forged", "body": body}
-    last = _linked(canonical_json(record), len(lines) + 1, parse(lines[-1]).chain)
-    return [*changed, last], at
-
-
-def forge_cover(lines: list[bytes], dice: random.Random) -> Changed:
-    """A record of retention appended that nobody signed for, over a body that was removed meanwhile: the record is
-    the lie that can be named, for without it the body's removal would be one."""
-    changed, at = remove(lines, dice)
-    left = {at: emptying.remains(parse(changed[at - 1]).envelope)}
-    forger = CheckpointKey(load_name(lines), dice.randbytes(32))
-    record = {**json.loads(_pruning(lines)), "event_id": "pruned_forged"}
-    record["body"] = emptying.covering({"tenant": "default"}, left, forger)
-    last = _linked(canonical_json(record), len(lines) + 1, parse(lines[-1]).chain)
-    # These two are never emptied, whatever covers them.
-    never = json.loads(changed[at - 1])["type"] in ("retention.pruned", "run.closed")
-    return [*changed, last], at if never else len(lines) + 1
-
-
-def _pruning(lines: list[bytes]) -> bytes:
-    return next(line for line in lines if b'"type":"retention.pruned"' in line)
-
-
-def load_name(lines: list[bytes]) -> str:
-    """The log's name, which stands in the signature."""
-    note = str(json.loads(_pruning(lines))["body"]["note"])
-    return note.rpartition("\n\n")[2].split(" ")[1]
-
-
-async def test_every_change_of_a_pruned_log_is_found_and_the_right_record_named(pruned: Exported) -> None:
-    _try(pruned, [*WAYS, remove, relabel, relabel, relabel_and_cover, forge_cover], MUTATIONS // 2)
+_BY_TWO = """
+import sys, pathlib
+from worker.store import note, offline, parts
+parts.processes = lambda size: 2
+export, key, anchor = map(pathlib.Path, sys.argv[1:])
+found = offline.verify_export(export, note.parse_keys(key.read_text()), anchor)
+print(found.ok, found.count, found.first_bad)
+"""
 
 
 async def test_every_change_is_found_and_the_right_record_named(exported: Exported) -> None:
-    _try(exported, WAYS, MUTATIONS)
+    try_all(exported, WAYS, MUTATIONS)
 
 
-def _try(exported: Exported, ways: list[Callable[[list[bytes], random.Random], Changed]], many: int) -> None:
+def try_all(exported: Exported, ways: list[Callable[[list[bytes], random.Random], Changed]], many: int) -> None:
+    """So many changes, each in one of these ways."""
     assert check_lines(iter(exported.lines), exported.vouched).problem is None
     dice = random.Random(20261122)
     tried = 0
@@ -315,6 +275,8 @@ def _try(exported: Exported, ways: list[Callable[[list[bytes], random.Random], C
             continue
         tried += 1
         found = check_lines(iter(lines), exported.vouched)
+        if tried % 3 == 0:
+            assert not in_parts(lines, exported, tried % 5 + 2), way.__name__
         assert not found.ok, f"{way.__name__} {expected}"
         assert found.first_bad == expected, f"{way.__name__}: {found.problem}"
 
@@ -336,7 +298,7 @@ async def test_another_json_writer_changes_nothing_but_what_is_changed_with_it_i
     styles: list[dict[str, Any]] = [{}, {"ensure_ascii": False}, {"sort_keys": True}, {"separators": (",", ":")}]
     for style in styles:
         again = "\n".join(json.dumps(record, **style) for record in records)
-        assert check_lines(offline.split(io.BytesIO(again.encode())), exported.vouched).ok
+        assert check_lines(parts.split(io.BytesIO(again.encode())), exported.vouched).ok
         for at in range(0, len(records), 7):
             changed = [{**record, "actor": "nobody"} if n == at else record for n, record in enumerate(records)]
             lines = [json.dumps(record, **style).encode() for record in changed]
