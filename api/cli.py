@@ -16,6 +16,7 @@ from api.commands import (
     images,
     keys,
     policy_changes,
+    retention,
     runs,
     sandbox,
     switches,
@@ -41,6 +42,7 @@ app.add_typer(approvals.app, name="approvals")
 app.add_typer(switches.app, name="switches")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(audit_search.app, name="audit")
+app.add_typer(retention.app, name="retention")
 app.add_typer(policy_changes.app, name="policy")
 app.add_typer(catalog.tools, name="tools")
 app.add_typer(catalog.automations, name="automations")

@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     """Address that each line of the anchor is posted to."""
     audit_anchor_syslog: str | None = None
     """`udp://host:514`: a syslog server that each signed checkpoint is sent to."""
+    retention_days: int | None = Field(default=None, ge=1)
+    """Bodies of audit records of runs that closed longer ago are removed; never when unset."""
+    retention_tenants: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """JSON: tenant -> days, where they differ."""
     log_level: str = "INFO"
     metrics_address: str | None = Field(default=None, pattern=r"^[^\s/]+:[0-9]{2,5}$")
     """`host:port` where the runs worker serves `/metrics` for Prometheus; models, sandbox, keeper: the next three."""

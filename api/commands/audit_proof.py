@@ -110,6 +110,9 @@ def grants(
     ctx: typer.Context,
     role: Annotated[str, typer.Argument(help="PostgreSQL role that the processes connect as; it exists already.")],
     show: Annotated[bool, typer.Option("--show", help="Print the statements instead of running them.")] = False,
+    retention: Annotated[
+        bool, typer.Option("--retention", help="It may also empty bodies of old records; for `gatehouse retention`.")
+    ] = False,
 ) -> None:
     """Give a PostgreSQL role what the product needs, and on the audit log no more than INSERT and SELECT.
 
@@ -118,9 +121,9 @@ def grants(
 
     try:
         if show:
-            put("".join(f"{statement};\n" for statement in statements(role)).rstrip())
+            put("".join(f"{statement};\n" for statement in statements(role, retention=retention)).rstrip())
         else:
-            on_store(session(ctx), lambda database: grant(database, role))
+            on_store(session(ctx), lambda database: grant(database, role, retention=retention))
     except ValueError as error:
         raise CommandError(str(error), "see `PostgreSQL` in docs/operations.md", Exit.USAGE) from None
 

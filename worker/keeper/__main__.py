@@ -17,6 +17,7 @@ from temporalio.runtime import Runtime
 from worker import metrics, telemetry, temporal
 from worker.keeper.delivering import Delivering
 from worker.keeper.pruning import Pruning
+from worker.keeper.retaining import Retaining
 from worker.keeper.stopping import Stopping
 from worker.keeper.sweeping import sweeping
 from worker.notify.channels import Secrets, load
@@ -41,6 +42,7 @@ STOPPING_S = 0.5
 DELIVERING_S = 0.5
 SWEEPING_S = 120.0
 PRUNING_S = 600.0
+RETAINING_S = 3600.0
 COUNTING_S = 5.0
 MAX_WAIT_S = 10.0
 
@@ -127,6 +129,7 @@ async def serve(settings: Settings) -> None:
             ("delivering", delivering.look, DELIVERING_S),
             ("sweeping", sweeping(settings, db, connection.client).look, SWEEPING_S),
             ("pruning", pruning.look, PRUNING_S),
+            ("retaining", Retaining(audit, settings).look, RETAINING_S),
         )
         counting = Counting(Outbox(db), Stops(db), metrics.Metrics(Runtime.default().metric_meter))
         tasks.append(asyncio.create_task(counting.run()))

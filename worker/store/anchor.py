@@ -61,6 +61,8 @@ class Vouched:
     checkpoints: list[Checkpoint] = field(default_factory=list[Checkpoint])
     notes: dict[int, str] = field(default_factory=dict[int, str])
     """Size -> the signed note."""
+    keys: Keys = field(default_factory=dict[bytes, PublicKey])
+    """Who signs for the log, or once did."""
 
     @property
     def size(self) -> int:
@@ -124,7 +126,8 @@ def check(lines: Iterable[Line], keys: Keys) -> Vouched:
         notes[signed.size] = line.note
     if not checkpoints:
         raise AnchorError(1, "there is no checkpoint in the anchor")
-    return Vouched(b"".join(line.leaves for line in held), checkpoints, notes)
+    believed = {name: key for each in signers for name, key in each.items()}
+    return Vouched(b"".join(line.leaves for line in held), checkpoints, notes, believed)
 
 
 def _bare(data: bytes, keys: Keys) -> Vouched:
@@ -133,7 +136,7 @@ def _bare(data: bytes, keys: Keys) -> Vouched:
         signed = Checkpoint.parse(open_note(note, keys).text)
     except (NoteError, UnicodeDecodeError) as error:
         raise AnchorError(1, f"the anchor cannot be believed: {error}") from error
-    return Vouched(b"", [signed], {signed.size: note})
+    return Vouched(b"", [signed], {signed.size: note}, keys)
 
 
 def rotation_text(origin: str, size: int, old: PublicKey, new: PublicKey) -> str:

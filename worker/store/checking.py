@@ -6,6 +6,7 @@
 - its number is the next one, its chain value follows from the one before, no fact is recorded twice
 - the records of a run are numbered densely; nothing but late attempts follows `run.closed`, which counts them all
 - in a closed run each `call.intent` has its `call.outcome`
+- a body that was removed is covered by a later `retention.pruned`, which knows what was left of the record
 """
 
 import json
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from worker.store import chain, times
+from worker.store import chain, emptying, times
 from worker.store.anchor import Vouched
 from worker.store.events import LATE_TYPES
 from worker.store.lines import Entry
 from worker.store.merkle import HASH_BYTES
+from worker.store.note import Keys
 
 _TELLING = frozenset({"call.intent", "call.outcome", "run.closed"})
 SILENCE = timedelta(minutes=2)
@@ -117,8 +119,10 @@ class _Run:
 class LogCheck:
     """A check that is under way. Memory: some bytes a record, for finding what is there twice."""
 
-    def __init__(self, anchored: bytes = b"", *, remember: bool = True, after: Entry | None = None) -> None:
-        """`anchored`: leaf hashes, end to end from record 1, that signed checkpoints vouch for.
+    def __init__(
+        self, anchored: bytes = b"", *, keys: Keys | None = None, remember: bool = True, after: Entry | None = None
+    ) -> None:
+        """`anchored`: leaf hashes, end to end from record 1, that signed checkpoints vouch for; `keys` sign them.
 
         Without `remember` memory is some bytes a run: facts recorded twice are left to the database to refuse. With
         `after` the check begins behind that record, believing what it says; `join` holds it to it.
@@ -133,6 +137,16 @@ class LogCheck:
         self._remember = remember
         self.ids: set[int] = set()
         self.runs: dict[Any, _Run] = {}
+        self.pruned = False
+        """Whether retention removed bodies from the records so far, or says so."""
+        self._keys = keys or {}
+        self._emptied: dict[int, bytes] = {}
+        self._suspected: BadRecord | None = None
+
+    @property
+    def uncovered(self) -> bool:
+        """Whether a removed body has not been vouched for yet: what does so comes later."""
+        return bool(self._emptied)
 
     def take(self, entries: Iterable[Entry]) -> None:
         """The next records. Raises BadRecord; the check is over then."""
@@ -149,30 +163,29 @@ class LogCheck:
                 leaf = sha256(b"\x00" + envelope).digest()
                 at = count * HASH_BYTES
                 if leaf != claimed or (at < limit and leaf != anchored[at : at + HASH_BYTES]):
-                    raise _changed(seq, hashed=leaf != claimed)
+                    leaf = self._left_of(entry, leaf, anchored[at : at + HASH_BYTES])
                 following = sha256(value + seq.to_bytes(8, "big") + leaf).digest()
                 if following != chained:
                     raise _unlinked(seq, vouched=at < limit)
                 if remember:
                     number = hash(event_id)
                     if number in ids:
-                        raise BadRecord(seq, "the fact it records was recorded before")
+                        self._suspect(BadRecord(seq, "the fact it records was recorded before"))
                     ids.add(number)
                     leaves += leaf
                 if run_id is not None:
-                    run = runs.get(run_id)
-                    if run is None:
-                        # What came before the beginning is not known: that it ends here shows when parts are joined.
-                        run = runs[run_id] = _Run(run_seq - 1 if later and run_seq else 0)
+                    run = runs.get(run_id) or runs.setdefault(run_id, _first(run_seq, later=later))
                     if run_seq is None or run_seq != run.last + 1:
-                        raise BadRecord(
+                        self._suspect(BadRecord(
                             seq, f"the records of its run are not numbered densely: {run_seq} follows {run.last}"
-                        )
-                    run.last = run_seq
+                        ))  # fmt: skip
+                    run.last = run_seq or run.last
                     if run.closed or type_ in _TELLING:
                         self._in_run(run, entry)
+                elif type_ == emptying.TYPE:
+                    self._cover(entry)
                 if ts[:16] != last[:16] or ts < last:
-                    clock.see(seq, ts)
+                    self._see(seq, ts)
                 last = clock.last = ts
                 value, count = following, seq
         finally:
@@ -183,6 +196,45 @@ class LogCheck:
         vouched = len(self._anchored) // HASH_BYTES
         if self.count < vouched:
             raise BadRecord(self.count + 1, _missing(self.count + 1, vouched, "from the end of the log"))
+        if self._emptied:
+            raise BadRecord(min(self._emptied), "its body was removed, and no retention.pruned after it says so")
+
+    def _left_of(self, entry: Entry, leaf: bytes, anchored: bytes) -> bytes:
+        """The leaf of a record whose content does not give it: its body may have been removed by retention."""
+        if leaf == entry.leaf or not emptying.emptied(entry.envelope):
+            raise _changed(entry.seq, hashed=leaf != entry.leaf)
+        if anchored and entry.leaf != anchored:
+            raise _changed(entry.seq, hashed=False)
+        self.pruned = True
+        self._emptied[entry.seq] = emptying.remains(entry.envelope)
+        return entry.leaf
+
+    def _cover(self, entry: Entry) -> None:
+        """A record that says which bodies retention removed before it, and what was left."""
+        self.pruned = True
+        try:
+            found = emptying.covered(entry.envelope, self._keys)
+        except emptying.NotCovered as error:
+            raise BadRecord(entry.seq, f"it covers no removed body: {error}") from error
+        for seq, digest in found.items():
+            if self._emptied.get(seq, digest) != digest:
+                raise BadRecord(seq, "its body was removed, and what was left of it was changed")
+            self._emptied.pop(seq, None)
+        if self._suspected is not None and not self._emptied:
+            raise self._suspected
+
+    def _suspect(self, bad: BadRecord) -> None:
+        """Something does not fit. What is left of an emptied record may be the cause, which is known when it is
+        covered: until then this one waits."""
+        if not self._emptied:
+            raise bad
+        self._suspected = self._suspected or bad
+
+    def _see(self, seq: int, ts: str | bytes) -> None:
+        try:
+            self.clock.see(seq, ts)
+        except BadRecord as bad:
+            self._suspect(bad)
 
     def join(self, later: "LogCheck") -> bool:
         """Take over a check that began where this one ends. False when all is not well for certain: then nothing but a
@@ -208,7 +260,7 @@ class LogCheck:
         """A record that starts or ends something, or that comes after the end."""
         seq, type_ = entry.seq, entry.type
         if run.closed and type_ not in LATE_TYPES:
-            raise BadRecord(seq, f"{type_} is recorded after its run was closed")
+            self._suspect(BadRecord(seq, f"{type_} is recorded after its run was closed"))
         if type_ == "call.intent":
             run.open[entry.event_id[:-7]] = seq
         elif type_ == "call.outcome":
@@ -222,15 +274,21 @@ class LogCheck:
             records = json.loads(entry.envelope)["body"].get("records")
         except (ValueError, AttributeError) as error:
             raise BadRecord(entry.seq, f"the record cannot be read: {error}") from error
-        if records != entry.run_seq:
-            raise BadRecord(entry.seq, f"run.closed counts {records} records, it is number {entry.run_seq}")
-        if run.open:
-            raise BadRecord(min(run.open.values()), "its run is closed, and the call has no outcome")
         run.closed = True
+        if records != entry.run_seq:
+            self._suspect(BadRecord(entry.seq, f"run.closed counts {records} records, it is number {entry.run_seq}"))
+        if run.open:
+            self._suspect(BadRecord(min(run.open.values()), "its run is closed, and the call has no outcome"))
 
 
 def _text(ts: str | bytes) -> str:
     return ts if isinstance(ts, str) else ts.decode()
+
+
+def _first(run_seq: int | None, *, later: bool) -> _Run:
+    """A run that was not seen before. What came before a later beginning is not known: that it ends there shows when
+    parts are joined."""
+    return _Run(run_seq - 1 if later and run_seq else 0)
 
 
 def _missing(first: int, last: int, where: str = "") -> str:

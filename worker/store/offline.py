@@ -31,7 +31,7 @@ def verify_export(export: Path, keys: Keys, anchor_file: Path) -> Verification:
 
 def check_lines(lines: Iterator[bytes], vouched: Vouched) -> Verification:
     """Whether the lines are the log that is vouched for."""
-    check = LogCheck(vouched.leaves)
+    check = LogCheck(vouched.leaves, keys=vouched.keys)
     source = _Source(lines, vouched.size)
     try:
         try:

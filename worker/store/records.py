@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tools.contract import JsonObject
 from worker.store import chain, times
+from worker.store.emptying import EMPTY
 
 
 class UnknownEventType(ValueError):  # noqa: N818  (says what is the case)
@@ -95,8 +96,8 @@ class AuditRecord:
 
     @cached_property
     def body(self) -> JsonObject:
-        """What is recorded."""
-        return chain.read_body(self.row.body)
+        """What is recorded; empty when retention removed it."""
+        return {} if self.row.body == EMPTY else chain.read_body(self.row.body)
 
     @property
     def leaf_hash(self) -> str:

@@ -37,7 +37,7 @@ audit_event = sa.Table(
     sa.UniqueConstraint("run_id", "run_seq"),
     sa.Index(None, "tenant", "seq"),
 )
-"""Append-only: triggers refuse UPDATE and DELETE."""
+"""Append-only: triggers refuse DELETE, and UPDATE but for a body that becomes empty (`worker.store.emptying`)."""
 
 audit_head = sa.Table(
     "audit_head",
@@ -312,6 +312,22 @@ lease = sa.Table(
     sa.Column("until", UtcTime, nullable=False),
 )
 """Which of several processes does a background duty now."""
+
+legal_hold = sa.Table(
+    "legal_hold",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("since", UtcTime),
+    sa.Column("until", UtcTime),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("placed_by", sa.Text, nullable=False),
+    sa.Column("placed_at", UtcTime, nullable=False),
+    sa.Column("lifted_by", sa.Text),
+    sa.Column("lifted_at", UtcTime),
+)
+"""What retention must leave alone."""
 
 outbox = sa.Table(
     "outbox",
