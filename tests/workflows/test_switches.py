@@ -108,7 +108,7 @@ async def test_what_a_switch_kills_runs_again_where_that_is_harmless(house: Hous
     await until(lambda: _claimed(board, run))
     switch = await board.stop("again")
     await until(lambda: board.confirmed(switch))
-    assert await board.stopper._boxes(await board.stops.of(switch.id)) == {}
+    assert await board.stopper.boxes(await board.stops.of(switch.id)) == {}
     await board.release(switch)
     result = await run.result()
     assert result.phase is Phase.SUCCEEDED, result

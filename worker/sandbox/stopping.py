@@ -63,7 +63,7 @@ class Stopper:
         if not stops:
             return 0
         await self._clear_new(stops)
-        found = await self._boxes(stops)
+        found = await self.boxes(stops)
         gone = dict(zip(found, await asyncio.gather(*map(self._kill, found)), strict=True))
         left: defaultdict[str, int] = defaultdict(int)
         for box, run_id in found.items():
@@ -90,7 +90,7 @@ class Stopper:
         if self._id is not None:
             await self._stops.engine_gone(self._id)
 
-    async def _boxes(self, stops: Sequence[Stop]) -> dict[str, str]:
+    async def boxes(self, stops: Sequence[Stop]) -> dict[str, str]:
         """Container -> run, of every container that belongs to a stopped run."""
         stopped = sorted({s.run_id for s in stops})
         found: dict[str, str] = {}
