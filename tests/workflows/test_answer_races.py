@@ -21,7 +21,7 @@ ENDS = {"approved", "denied", "expired", "cancelled"}
 
 
 async def test_answers_race_deadlines_and_cancellations(house: House) -> None:
-    house.gate.terms |= {"race": Terms(deadline_s=1), "slow": Terms(needed=2), "kept": Terms()}
+    house.gate.terms |= {"race soon": Terms(deadline_s=1), "race two": Terms(needed=2), "race kept": Terms()}
     room = asyncio.Semaphore(AT_ONCE)
     ends = Counter(await asyncio.gather(*(_race(house, n, room) for n in range(RUNS))))
     assert ends["approved"], ends
@@ -35,7 +35,7 @@ async def _race(house: House, n: int, room: asyncio.Semaphore) -> str:
 async def _one_run(house: House, n: int) -> str:
     """One run, its people, its deadline and, for some, its cancellation; how its question ended."""
     chance = random.Random(n)
-    text = ("race", "slow", "kept", "kept")[n % 4]
+    text = ("race soon", "race two", "race kept", "race kept")[n % 4]
     run = await house.start(automation(rules=one_call(text)))
     question = await run.question()
 
@@ -78,7 +78,7 @@ async def _check(
     assert len(set(heard)) == len(heard)
     assert {name for name, _ in counted} <= set(heard)
     if ended == "approved":
-        assert sum(a.verdict == "approve" for a in row.progress.answers) == (2 if text == "slow" else 1)
+        assert sum(a.verdict == "approve" for a in row.progress.answers) == (2 if text == "race two" else 1)
     [outcome] = (await house.outcomes(run)).values()
     if outcome in (Outcome.SUCCEEDED.value, Outcome.UNKNOWN.value, Outcome.FAILED.value):
         assert ended == "approved"
