@@ -176,7 +176,7 @@ def store_unavailable(error: Exception) -> Refused:
     if isinstance(error, StoreFull):
         return Refused(
             503, "store_unavailable", f"there is no room left for the store: {error}",
-            remedy="free some space where the database and GATEHOUSE_DATA lie; then ask again, nothing was kept of this",
+            remedy="free some space where the database and GATEHOUSE_DATA lie, then ask again: nothing was kept",
             headers={"Retry-After": "10"},
         )  # fmt: skip
     return Refused(

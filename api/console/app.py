@@ -16,6 +16,7 @@ from api.console.routes import (
     asides,
     audit,
     catalog,
+    deliveries,
     entry,
     keys,
     live,
@@ -35,7 +36,8 @@ from worker.store.database import StoreUnavailable
 PATH = "/console"
 ROUTERS = (
     assets.router, links.router, entry.router, oidc.router, live.router, queue.router, questions.router, asides.router,
-    standing.router, runs.router, catalog.router, policy.router, audit.router, switches.router, keys.router,
+    standing.router, runs.router, catalog.router, policy.router, audit.router, switches.router, deliveries.router,
+    keys.router,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ NAVIGATION = (
     ("Policy", "/console/policy", ("policy", "read")),
     ("Audit", "/console/audit", ("audit", "read")),
     ("Switches", "/console/switches", ("switches", "read")),
+    ("Deliveries", "/console/deliveries", ("deliveries", "read")),
     ("Keys", "/console/keys", ("keys", "read")),
 )
 
@@ -50,6 +51,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
             for title, path, right in NAVIGATION
             if visitor is not None and visitor.may(*right)
         ],
+        "undelivered": getattr(request.state, "undelivered", 0),
         "theme": theme if theme in THEMES else None,
         "assets_missing": assets.missing(),
         "here": address(request),

@@ -56,6 +56,8 @@ async def visitor(request: Request, services: ServicesDep) -> Visitor:
     request.state.principal = session.principal.id  # for the log
     request.state.visitor = found
     tenants.narrow_to(session.principal.tenant)
+    if used and request.method == "GET" and found.may("deliveries", "read"):
+        request.state.undelivered = await services.outbox.dead(session.principal.tenant)  # for the navigation
     return found
 
 
@@ -83,6 +85,8 @@ AuditVerifier = Annotated[Visitor, Depends(allowed("audit", "verify"))]
 SwitchesReader = Annotated[Visitor, Depends(allowed("switches", "read"))]
 SwitchesSetter = Annotated[Visitor, Depends(allowed("switches", "set"))]
 SwitchesReleaser = Annotated[Visitor, Depends(allowed("switches", "release"))]
+DeliveriesReader = Annotated[Visitor, Depends(allowed("deliveries", "read"))]
+DeliveriesRetrier = Annotated[Visitor, Depends(allowed("deliveries", "retry"))]
 KeysReader = Annotated[Visitor, Depends(allowed("keys", "read"))]
 KeysCreator = Annotated[Visitor, Depends(allowed("keys", "create"))]
 KeysRevoker = Annotated[Visitor, Depends(allowed("keys", "revoke"))]

@@ -1,5 +1,5 @@
-"""Promises: on a disk that is full nothing is done that cannot be recorded, the answer says what to free, and when there
-is room again everything goes on with a log that is whole."""
+"""Promises: on a disk that is full nothing is done that cannot be recorded, the answer says what to free, and when
+there is room again everything goes on with a log that is whole."""
 
 import asyncio
 import secrets

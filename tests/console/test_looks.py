@@ -22,6 +22,7 @@ PAGES = {
     "policy": "/console/policy",
     "audit": "/console/audit",
     "switches": "/console/switches",
+    "deliveries-empty": "/console/deliveries",
     "keys": "/console/keys",
     "not-found": "/console/nowhere",
     "sign-in": "/console/sign-in?ended=1",

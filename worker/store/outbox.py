@@ -216,6 +216,18 @@ class Outbox:
             found = [Delivery.model_validate(dict(row)) for row in (await conn.execute(query)).mappings()]
         return page_of("deliveries", found, limit, lambda d: Position(times.to_text(d.created_at), d.id))
 
+    async def notices(self, ids: Sequence[str]) -> dict[str, Notice]:
+        """The notices of these ids that are still there."""
+        query = sa.select(outbox).where(outbox.c.id.in_(ids))
+        async with self.db.read() as conn:
+            return {row["id"]: _notice(row) for row in (await conn.execute(query)).mappings()}
+
+    async def dead(self, tenant: str) -> int:
+        """How many of the tenant's deliveries were given up and wait for somebody to look."""
+        query = sa.select(sa.func.count()).where(delivery.c.state == "dead", delivery.c.tenant == tenant)
+        async with self.db.read() as conn:
+            return (await conn.execute(query)).scalar_one()
+
     async def backlog(self, tenant: str | None = None) -> Backlog:
         """What was not told yet: notices no channel was given, and deliveries under way."""
         counts = sa.select(delivery.c.state, sa.func.count(), sa.func.min(delivery.c.created_at)).where(*_of(tenant))
