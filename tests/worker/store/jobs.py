@@ -3,17 +3,22 @@
 import asyncio
 import itertools
 import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import event
 
 from policies.decision import Decision, GateRequest
 from tests.worker.store.facts import fact
 from worker.activities.gate import GateActivities
+from worker.store import anchor, retention
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
-from worker.store.checkpoints import Publisher
+from worker.store.checkpoints import Publisher, load_or_create, public_keys
 from worker.store.database import Database
-from worker.store.signing import load_or_create
+from worker.store.signing import load_or_create as load_answer_key
 from workflows.contracts import CallOpened
 
 
@@ -77,6 +82,27 @@ def publish(url: str, keys: str, anchor: str) -> None:
     Publisher(Database(url), Path(keys), Path(anchor)).publish()
 
 
+def prune(url: str, folder: str, moment: str, nth: int) -> None:
+    """One pass over a log, four records a batch, that kills this process right `before` or `after` the nth statement
+    that empties bodies: what covers them was written then, and nothing is committed yet."""
+
+    def kill(*given: object) -> None:
+        nonlocal nth
+        nth -= str(given[2]).startswith("UPDATE audit_event")
+        if nth == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def main() -> None:
+        keys = Path(folder, "keys")
+        vouched = anchor.read(Path(folder, "anchor.jsonl"), public_keys(keys))
+        retention.BATCH = 4
+        event.listen(sa.Engine, f"{moment}_cursor_execute", kill)
+        log = AuditLog(Database(url))
+        await retention.Retention(log, retention.Policy(365)).run(vouched, load_or_create(keys))
+
+    asyncio.run(main())
+
+
 def put_blobs(root: str, count: int) -> None:
     """Put the same blobs as every other process that runs this."""
 
@@ -90,7 +116,7 @@ def put_blobs(root: str, count: int) -> None:
 
 def load_key(keys: str, said: str) -> None:
     """Load the answer key, and say which it is."""
-    note(said, load_or_create(Path(keys)).key_id)
+    note(said, load_answer_key(Path(keys)).key_id)
 
 
 DIED = 66
