@@ -8,11 +8,9 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from tools.contract import Wire
 from worker.store import times
@@ -65,8 +63,8 @@ async def search(
     edge = None
     async with db.read() as conn:
         for low, high in islice(windows, WINDOWS):
-            query = _query(tenant, sought, low, high, newest).limit(limit - len(found))
-            found += read_rows((await conn.execute(query)).mappings())
+            query = _query(tenant, sought, low, high, newest, conn.dialect.name)
+            found += read_rows((await conn.execute(query.limit(limit - len(found)))).mappings())
             if len(found) == limit:
                 return Found(found, found[-1].seq)
             edge = low if newest else high
@@ -82,7 +80,9 @@ def _windows(after: int, last: int, step: int, newest: bool) -> Iterator[tuple[i
     return ((start, min(start + step, last)) for start in range(after, last, step))
 
 
-def _query(tenant: str, sought: Sought, low: int, high: int, newest: bool) -> sa.Select[tuple[object, ...]]:
+def _query(
+    tenant: str, sought: Sought, low: int, high: int, newest: bool, dialect: str
+) -> sa.Select[tuple[object, ...]]:  # fmt: skip
     at = audit_event.c
     query = sa.select(audit_event).where(at.tenant == tenant, at.seq > low, at.seq <= high)
     query = query.order_by(at.seq.desc() if newest else at.seq)
@@ -93,31 +93,15 @@ def _query(tenant: str, sought: Sought, low: int, high: int, newest: bool) -> sa
         query = query.where(at.ts >= times.to_text(sought.since))
     if sought.until is not None:
         query = query.where(at.ts < times.to_text(sought.until))
-    return query if sought.text is None else query.where(_in_body(sought.text))
+    return query if sought.text is None else query.where(_in_body(sought.text, dialect))
 
 
-def _in_body(text: str) -> sa.ColumnElement[bool]:
+def _in_body(text: str, dialect: str) -> sa.ColumnElement[bool]:
     """Bodies are JSON as bytes, so the text is looked for as JSON writes it; both databases tell where it is, or 0."""
-    return Position(audit_event.c.body, sa.literal(in_json(text).encode(), sa.LargeBinary())) > 0
+    position = sa.func.instr if dialect == "sqlite" else sa.func.pg_catalog.position
+    return position(audit_event.c.body, sa.literal(in_json(text).encode(), sa.LargeBinary())) > 0
 
 
 def in_json(text: str) -> str:
     """The text as it stands within a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
-
-
-class Position(sa.sql.functions.GenericFunction[int]):
-    """Where bytes stand within bytes; 0: nowhere."""
-
-    type = sa.Integer()
-    inherit_cache = True
-
-
-@compiles(Position, "sqlite")
-def _sqlite(element: Position, compiler: SQLCompiler, **more: Any) -> str:
-    return f"instr({compiler.process(element.clauses, **more)})"
-
-
-@compiles(Position, "postgresql")
-def _postgresql(element: Position, compiler: SQLCompiler, **more: Any) -> str:
-    return f"pg_catalog.position({compiler.process(element.clauses, **more)})"

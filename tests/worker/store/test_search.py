@@ -1,6 +1,7 @@
 """Promises: a search of the log finds each record that fits and no other, from either end and over however many pages;
 no page looks at more of a long log than it should."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -25,10 +26,14 @@ async def records(db: Database) -> list[AuditRecord]:
     return await audit.page(tenant="default", limit=1000)
 
 
+def says(text: str) -> Callable[[AuditRecord], bool]:
+    return lambda record: text in str(record.body.get("said", ""))
+
+
 def wanted(records: list[AuditRecord]) -> dict[str, tuple[Sought, list[int]]]:
     """What may be sought, and what should be found."""
     middle = records[len(records) // 2].ts
-    rules: dict[str, tuple[Sought, Any]] = {
+    rules: dict[str, tuple[Sought, Callable[[AuditRecord], bool]]] = {
         "all": (Sought(), lambda r: r.seq > 0),
         "run": (Sought(run="run_b"), lambda r: r.run_id == "run_b"),
         "type": (Sought(type="call.intent"), lambda r: r.type == "call.intent"),
@@ -40,7 +45,7 @@ def wanted(records: list[AuditRecord]) -> dict[str, tuple[Sought, list[int]]]:
         "none": (Sought(actor="nobody"), lambda r: r.seq < 0),
     }
     for n, text in enumerate(TEXTS):
-        rules[f"text {n}"] = (Sought(text=text, actor="ruth"), lambda r, t=text: t in str(r.body.get("said", "")))
+        rules[f"text {n}"] = (Sought(text=text, actor="ruth"), says(text))
     return {name: (sought, [r.seq for r in records if fits(r)]) for name, (sought, fits) in rules.items()}
 
 
