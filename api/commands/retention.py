@@ -93,7 +93,7 @@ def release(
     from worker.store.holds import Holds
 
     async def lift(database: "Database") -> bool:
-        return await Holds(AuditLog(database)).lift(hold_id, reason, _me())
+        return await Holds(AuditLog(database)).lift(None, hold_id, reason, _me()) is not None
 
     if not on_store(session(ctx), lift):
         raise CommandError(f"no hold {visible(hold_id)} is in force", "`gatehouse retention status` lists them")
@@ -101,6 +101,8 @@ def release(
 
 
 def _passes(given: Session, *, remove: bool) -> "list[Pass]":
+    from sqlalchemy.exc import ProgrammingError
+
     from worker.keeper.retaining import policy, proof
     from worker.store.anchor import AnchorError
     from worker.store.audit import AuditLog
@@ -120,6 +122,10 @@ def _passes(given: Session, *, remove: bool) -> "list[Pass]":
         return on_store(given, work)
     except BadRecord as bad:
         raise CommandError(f"record {bad.seq}: {visible(bad.problem)}", "`gatehouse audit verify` says more") from None
+    except ProgrammingError as refused:
+        raise CommandError(
+            f"nothing can be removed: {visible(str(refused.orig))}", "`gatehouse audit grants --retention` lets a role"
+        ) from None
     except (AnchorError, NoteError, KeyFileUnsafe, OSError) as error:
         raise CommandError(f"nothing can be removed: {error}", "`gatehouse audit anchor` signs a checkpoint") from None
 

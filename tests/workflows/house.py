@@ -19,6 +19,8 @@ from temporalio.worker import Interceptor, Worker
 from policies.decision import Decision, GateRequest, Principal, Verdict
 from policies.engine import PolicyEngine
 from policies.rules import load_rules, rule_paths
+from policies.signatures import GRANT
+from policies.standing import Grant
 from policies.terms import Terms
 from tests.fixtures.provider import Provider
 from tests.workflows.tools import TOOLS
@@ -272,6 +274,19 @@ class House:
         if not found:
             return []
         return [json.loads(line) for line in (await self.blobs.read(found[0].sha256)).splitlines()]
+
+
+async def put_grant(house: House, **changes: Any) -> Grant:
+    """A grant as the API signs it: `erase` with any text that begins with `old`, once."""
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": new_id("grant"), "tenant": "default", "automation": "practice-run", "tool": "erase",
+        "arguments": {"text": "old*"}, "uses": 1, "until": now + timedelta(days=1), "created_by": "ruth",
+        "created_at": now, **changes,
+    }  # fmt: skip
+    grant = house.key.sign(Grant.model_validate(values), GRANT)
+    await house.standing.add_grant(grant)
+    return grant
 
 
 @asynccontextmanager

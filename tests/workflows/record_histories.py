@@ -1,7 +1,8 @@
 """Records the histories that `test_replay.py` replays: `python -m tests.workflows.record_histories [name ...]`.
 
 Run it when workflow code changes its commands on purpose, and say so in the change: runs in flight then need a patch or
-a new worker version. Every history comes from a run on real parts.
+a new worker version. Every history comes from a run on real parts. Those recorded before a patch stay as they are: they
+are the runs for which the patch keeps the old way.
 """
 
 import asyncio
@@ -17,12 +18,14 @@ from typing import Any, cast
 from pydantic_ai.durable_exec.temporal import PydanticAIPlugin
 from temporalio.client import Client, WorkflowFailureError
 
+from policies.decision import Principal
 from policies.redaction import Redactor
 from policies.switches import Hold
+from policies.terms import Group, Step, Terms
 from tests.fixtures.provider import Provider, Status, answer, calls
 from tests.fixtures.temporal import TemporalServer
 from tests.workflows.conftest import settings_for
-from tests.workflows.house import RUTH, House, Started, automation, opened, until, workers
+from tests.workflows.house import OLGA, RUTH, House, Started, automation, one_call, opened, put_grant, until, workers
 from worker.codec import CompressingCodec
 from worker.sandbox.container import Sandbox
 from worker.sandbox.engine import Engine, installation_id
@@ -31,9 +34,11 @@ from worker.settings import Settings
 from worker.store.blobs import Blobs
 from worker.store.switches import Switches
 from worker.temporal import data_converter
-from workflows.contracts import SIGNAL_FREEZE, SIGNAL_THAW
+from workflows.contracts import SIGNAL_FREEZE, SIGNAL_THAW, Phase
 
 LEA = RUTH.model_copy(update={"id": "lea", "roles": ("lead",)})
+BEA = Principal(id="bea", roles=("viewer",))
+EVE, IVO = (Principal(id=name, roles=("break-glass",)) for name in ("eve", "ivo"))
 FOLDER = Path(__file__).parent / "histories"
 
 
@@ -116,6 +121,66 @@ async def _stopped(house: House) -> Started:
     return run
 
 
+async def _asked_of_many(house: House) -> Started:
+    """Two must agree: asked back, replied, handed on, escalated, one voice, held and let go, the other voice."""
+    chain = (Step(after_s=1800, to=Group(name="board", people=("bea",))),)
+    house.gate.terms["many"] = Terms(needed=2, deadline_s=3600, escalation=chain)
+    run = await house.start(automation(rules=one_call("many")))
+    question = await run.question()
+    await house.act(run, question, "ask", text="why?")
+    await house.act(run, question, "reply", OLGA, text="it is full")
+    await house.act(run, question, "delegate", to="ivo")
+    await house.act(run, question, "escalate", OLGA, text="it burns")
+    await house.say(run, question, "approve")
+    await run.handle.signal(SIGNAL_FREEZE, Hold(switch_id="sw_a", revision=1, reason="recorded"))
+    await until(lambda: _in(house, run, Phase.FROZEN))
+    await run.handle.signal(SIGNAL_THAW, Hold(switch_id="sw_a", revision=2))
+    await until(lambda: _in(house, run, Phase.AWAITING_APPROVAL))
+    await house.say(run, await run.question(), "approve", BEA)
+    return run
+
+
+async def _edited_by_one(house: House) -> Started:
+    """One of two edits the call and another agrees to that; glass is broken for the second call, the third denied."""
+    house.gate.terms |= {"draft": Terms(needed=2), "final": Terms(needed=2)}
+    [rule] = one_call("draft")
+    more = [{"id": n, "tool": "erase", "args": {"text": "more"}, "optional": True} for n in ("second", "third")]
+    rule["then"]["calls"] += more
+    run = await house.start(automation(rules=[rule]))
+    await house.say(run, await run.question(), "approve", edited_arguments={"text": "final"})
+    await house.say(run, await run.question(2), "approve", RUTH.model_copy(update={"id": "ray"}))
+    urgent = await run.question(3)
+    for person in (EVE, IVO):
+        await house.say(run, urgent, "approve", person, break_glass=True, reason="the shop is down")
+    await house.say(run, await run.question(4), "deny", reason="enough")
+    return run
+
+
+async def _left_to_rules(house: House) -> Started:
+    """A call that a grant lets run, then one nobody answers, a reminder notwithstanding: the rules go on."""
+    house.gate.terms["left"] = Terms(deadline_s=3, reminders=(0.4,), on_expiry="fallback")
+    await put_grant(house)
+    turns = calls(("erase", {"text": "old"})), calls(("note", {"text": "left"}))
+    house.provider.script("left", *turns)
+    rules = [{"id": "quiet", "when": "true", "then": {"answer": {"said": "by rule"}}}]
+    return await house.start(automation("practice:left", rules=rules))
+
+
+async def _withdrawn(house: House) -> Started:
+    """Cancelled when the first of two has agreed."""
+    house.gate.terms["half"] = Terms(needed=2)
+    run = await house.start(automation(rules=one_call("half")))
+    await house.say(run, await run.question(), "approve")
+    await run.handle.cancel()
+    return run
+
+
+async def _in(house: House, run: Started, phase: Phase) -> bool:
+    """Whether the run's row says so: then the run has heard of a switch, and acknowledged it."""
+    row = await house.runs.get(None, run.id)
+    return row is not None and row.phase is phase
+
+
 async def _continued(house: House) -> Started:
     house.provider.script("continued", *[calls(("note", {"text": str(n)})) for n in range(8)], answer(said="done"))
     return await house.start(automation("practice:continued"))
@@ -131,6 +196,10 @@ RUNS: dict[str, Callable[[House], Awaitable[Started]]] = {
     "cancelled": _cancelled,
     "frozen": _frozen,
     "stopped": _stopped,
+    "asked-of-many": _asked_of_many,
+    "edited-by-one": _edited_by_one,
+    "left-to-rules": _left_to_rules,
+    "withdrawn": _withdrawn,
 }
 
 

@@ -1,5 +1,6 @@
 """Stored histories replay on today's workflow code: runs in flight survive an upgrade. And the test bites."""
 
+import base64
 import tempfile
 from pathlib import Path
 
@@ -40,8 +41,15 @@ def test_there_are_histories_of_each_kind() -> None:
     kinds = {path.stem.rsplit("-", 1)[0] if path.stem[-1].isdigit() else path.stem for path in HISTORIES}
     assert kinds == {
         "plain", "approved", "edited", "expired", "degraded", "handed-over", "cancelled", "continued", "frozen",
-        "stopped",
+        "stopped", "asked-of-many", "edited-by-one", "left-to-rules", "withdrawn",
     }  # fmt: skip
+
+
+def test_there_are_answered_runs_of_before_and_after_the_commit() -> None:
+    patched = base64.b64encode(b'{"id":"answers-committed"').decode()[:-3]
+    sides = {path.stem: patched in path.read_text() for path in HISTORIES if "UPDATE_ACCEPTED" in path.read_text()}
+    assert [name for name, after in sides.items() if not after] == ["approved", "edited", "frozen", "handed-over"]
+    assert [name for name, after in sides.items() if after] == ["asked-of-many", "edited-by-one", "withdrawn"]
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)

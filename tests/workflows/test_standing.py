@@ -11,29 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from temporalio.client import WorkflowUpdateFailedError
 
 from policies.decision import Principal
-from policies.signatures import ANSWER, DELEGATION, GRANT, SUCCESSION, Succession
-from policies.standing import Delegation, Grant
+from policies.signatures import ANSWER, DELEGATION, SUCCESSION, Succession
+from policies.standing import Delegation
 from policies.terms import Terms
 from tests.fixtures.provider import answer, calls
-from tests.workflows.house import OLGA, RUTH, House, Started, automation, until
+from tests.workflows.house import OLGA, RUTH, House, Started, automation, put_grant, until
 from tools.contract import Outcome, arguments_digest
 from worker.store.ids import new_id
 from worker.store.signing import AnswerKey, public_keys, revoke, rotate
 from worker.store.tables import delegation
 from workflows.contracts import Phase, RunState
-
-
-async def put_grant(house: House, **changes: Any) -> Grant:
-    """A grant as the API signs it: `erase` with any text that begins with `old`, once."""
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "id": new_id("grant"), "tenant": "default", "automation": "practice-run", "tool": "erase",
-        "arguments": {"text": "old*"}, "uses": 1, "until": now + timedelta(days=1), "created_by": "ruth",
-        "created_at": now, **changes,
-    }  # fmt: skip
-    grant = house.key.sign(Grant.model_validate(values), GRANT)
-    await house.standing.add_grant(grant)
-    return grant
 
 
 async def run_erase(house: House, *texts: str, by: Principal = OLGA) -> Started:

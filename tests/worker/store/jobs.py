@@ -3,17 +3,22 @@
 import asyncio
 import itertools
 import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import event
 
 from policies.decision import Decision, GateRequest
 from tests.worker.store.facts import fact
 from worker.activities.gate import GateActivities
+from worker.store import anchor, retention
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
-from worker.store.checkpoints import Publisher
-from worker.store.database import Database
-from worker.store.signing import load_or_create
+from worker.store.checkpoints import Publisher, load_or_create, public_keys
+from worker.store.database import Database, StoreUnavailable
+from worker.store.signing import load_or_create as load_answer_key
 from workflows.contracts import CallOpened
 
 
@@ -58,6 +63,34 @@ def append_together(url: str, process: str, callers: int, acknowledged: str, in_
     asyncio.run(main())
 
 
+def append_until(url: str, run_id: str, acknowledged: str, refused: str, enough: str) -> None:
+    """Append facts one after the other, alone and in transactions in turn, and note each that is durable; one that is
+    refused is tried again until it is taken. Ends when the file `enough` is there."""
+
+    async def take(log: AuditLog, number: int) -> None:
+        if number % 2:
+            async with log.db.begin() as conn:
+                await log.append(fact(run_id, number), conn=conn)
+        else:
+            await log.append(fact(run_id, number))
+
+    async def main() -> None:
+        log = AuditLog(Database(url))
+        number = 0
+        while not os.path.exists(enough):  # noqa: ASYNC240  (a look at a local file)
+            try:
+                await take(log, number)
+            except StoreUnavailable as fault:
+                note(refused, str(fault))
+                await asyncio.sleep(0.05)
+                continue
+            note(acknowledged, f"{run_id} {number}")
+            number += 1
+        await log.db.close()
+
+    asyncio.run(main())
+
+
 def migrate(url: str, done: str) -> None:
     """Bring a database up to date, check it, and write to it."""
 
@@ -77,6 +110,27 @@ def publish(url: str, keys: str, anchor: str) -> None:
     Publisher(Database(url), Path(keys), Path(anchor)).publish()
 
 
+def prune(url: str, folder: str, moment: str, nth: int) -> None:
+    """One pass over a log, four records a batch, that kills this process right `before` or `after` the nth statement
+    that empties bodies: what covers them was written then, and nothing is committed yet."""
+
+    def kill(*given: object) -> None:
+        nonlocal nth
+        nth -= str(given[2]).startswith("UPDATE audit_event")
+        if nth == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def main() -> None:
+        keys = Path(folder, "keys")
+        vouched = anchor.read(Path(folder, "anchor.jsonl"), public_keys(keys))
+        retention.BATCH = 4
+        event.listen(sa.Engine, f"{moment}_cursor_execute", kill)
+        log = AuditLog(Database(url))
+        await retention.Retention(log, retention.Policy(365)).run(vouched, load_or_create(keys))
+
+    asyncio.run(main())
+
+
 def put_blobs(root: str, count: int) -> None:
     """Put the same blobs as every other process that runs this."""
 
@@ -90,7 +144,7 @@ def put_blobs(root: str, count: int) -> None:
 
 def load_key(keys: str, said: str) -> None:
     """Load the answer key, and say which it is."""
-    note(said, load_or_create(Path(keys)).key_id)
+    note(said, load_answer_key(Path(keys)).key_id)
 
 
 DIED = 66

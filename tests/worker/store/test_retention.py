@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from tests.fixtures.processes import spawn
+from tests.worker.store import jobs
 from tests.worker.store.facts import calls, closing, loose
 from worker.store import anchor, offline, times
 from worker.store.anchor import Vouched
@@ -123,8 +126,9 @@ async def test_a_hold_keeps_what_it_names_until_it_is_lifted(kept: Kept) -> None
     assert await kept.prune() == 5
     assert await kept.emptied() == [6, 7, 8, 9, 11]
     assert {hold.id for hold in await holds.in_force()} == {run.id, other.id, past.id}
-    assert await holds.lift(run.id, "settled", "bob")
-    assert not await holds.lift(run.id, "settled", "bob")
+    assert await holds.lift("other", run.id, "settled", "bob") is None, "not theirs"
+    assert await holds.lift(None, run.id, "settled", "bob")
+    assert not await holds.lift(None, run.id, "settled", "bob")
     assert await kept.prune() == 4
     placed = await kept.audit.page(tenant="default", type="hold.placed")
     assert placed[0].actor == "ada"
@@ -155,6 +159,19 @@ async def test_a_pass_that_ends_half_way_leaves_its_batch_undone(kept: Kept, mon
     assert await kept.emptied() == []
     await kept.verified()
     assert await kept.prune() == 9
+
+
+@pytest.mark.parametrize(("moment", "batch"), [("before", 1), ("after", 1), ("before", 2), ("after", 2)])
+async def test_a_pass_that_is_killed_leaves_whole_batches(kept: Kept, store_url: str, moment: str, batch: int) -> None:
+    done = 4 * (batch - 1)
+    pruning = spawn(jobs.prune, store_url, str(kept.folder), moment, batch)
+    await asyncio.to_thread(pruning.join, 240)
+    assert pruning.exitcode == -signal.SIGKILL
+    assert await kept.emptied() == OLD[:done]
+    await kept.verified()
+    assert await kept.prune() == 9 - done
+    assert await kept.emptied() == OLD
+    await kept.verified()
 
 
 async def test_retention_covers_up_no_edit(kept: Kept) -> None:
