@@ -1,5 +1,5 @@
-"""Promises: a yes is for one call and one execution, a no is not worn down by asking again, an edit leaves no yes for the
-call it replaced; no deadline says yes to anything, and one whose question was answered in time ends nothing later."""
+"""Promises: a yes is for one call and one execution, a no is not worn down by asking again, an edit leaves no yes for
+what it replaced; no deadline says yes to anything, and that of an answered question ends nothing later."""
 
 from datetime import timedelta
 from typing import Any
