@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -130,10 +131,15 @@ class RunOperations(Transport):
         return await self._sent(UploadedFile, "/files", {"name": name}, body, media_type)
 
     def list_audit(
-        self, *, run: str | None = None, type: str | None = None, after: int = 0, limit: int | None = None  # noqa: A002
+        self, *, run: str | None = None, type: str | None = None, actor: str | None = None,  # noqa: A002
+        since: datetime | None = None, until: datetime | None = None, text: str | None = None, after: int = 0,
+        limit: int | None = None,
     ) -> AsyncIterator[AuditRecord]:  # fmt: skip
-        """Records of your tenant in order, behind the sequence number `after`, `limit` at most."""
-        return self._items(AuditRecord, "/audit", limit, {"run": run, "type": type, "after": after})
+        """Records of your tenant in order, behind the sequence number `after`, `limit` at most: those of a run, a type,
+        an actor, from `since` to before `until`, with `text` in the body."""
+        span = {"since": since.isoformat() if since else None, "until": until.isoformat() if until else None}
+        sought = {"run": run, "type": type, "actor": actor, "text": text, "after": after, **span}
+        return self._items(AuditRecord, "/audit", limit, sought)
 
     async def verify_audit(self, *, full: bool = False) -> Verification:
         """Whether the whole log still holds; `full` looks at every record again."""

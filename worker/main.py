@@ -34,6 +34,8 @@ Queue = Literal["runs", "models", "sandbox"]
 
 DRAIN = timedelta(seconds=20)
 """How long a stopping worker lets activities finish before it cancels them."""
+CACHED = 500
+"""Runs a worker keeps in memory, about 0.7 MB each. One that waits longer is read from its history when it goes on."""
 STICKY = timedelta(seconds=3)
 """After a worker died, how long its runs wait for it before another takes over."""
 MAX_WAIT_S = 10.0
@@ -116,6 +118,7 @@ async def _runs(settings: Settings, client: Client) -> AsyncGenerator[Worker]:
             workflows=[AutomationWorkflow],
             activities=[*records.all(), *gate.all(), *RuleActivities().all(), *CommitActivities().all()],
             workflow_runner=temporal.workflow_runner(),
+            max_cached_workflows=CACHED,
             # What records is local: as a remote activity it would be somebody's mistake or worse.
             interceptors=[LocalOnly()],
             sticky_queue_schedule_to_start_timeout=STICKY,

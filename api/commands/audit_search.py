@@ -30,6 +30,12 @@ class Wanted:
     text: str | None
     after: int
 
+    def asked(self) -> dict[str, str | int | None]:
+        """As the API is asked for it."""
+        span = {name: at.isoformat() if at else None for name, at in (("since", self.since), ("until", self.until))}
+        named = {"run": self.run, "type": self.type, "actor": self.actor, "text": self.text}
+        return {"after": self.after, **named, **span}
+
     def __call__(self, record: Record) -> bool:
         """Whether it is one of them. Raises KeyError, TypeError, ValueError for what is no record."""
         if record["seq"] <= self.after:
@@ -41,7 +47,9 @@ class Wanted:
             at = datetime.fromisoformat(record["ts"])
             if (self.since and at < self.since) or (self.until and at >= self.until):
                 return False
-        return self.text is None or self.text in json.dumps(record["body"], ensure_ascii=False)
+        if self.text is None:
+            return True
+        return json.dumps(self.text, ensure_ascii=False)[1:-1] in json.dumps(record["body"], ensure_ascii=False)
 
 
 @app.command("search")
@@ -83,10 +91,8 @@ def _asked(ctx: typer.Context, wanted: Wanted) -> Iterator[Record]:
     client = session(ctx).client()
     cursor: str | None = None
     while True:
-        page = client.get(
-            "/audit", limit=_PAGE, cursor=cursor, run=wanted.run, type=wanted.type, after=wanted.after
-        )  # fmt: skip
-        yield from filter(wanted, page["items"])
+        page = client.get("/audit", limit=_PAGE, cursor=cursor, **wanted.asked())
+        yield from page["items"]
         cursor = page.get("next_cursor")
         if not cursor:
             return

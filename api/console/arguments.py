@@ -83,6 +83,11 @@ def differences(before: JsonObject, after: JsonObject) -> list[Difference]:
     return found
 
 
+def pairs(value: JsonValue) -> list[tuple[str, str]]:
+    """Any JSON as a list to be read: where each value stands, and the value."""
+    return [(path, _text(leaf)) for path, leaf in _leaves(value, "")]
+
+
 def _leaves(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
     if isinstance(value, dict) and (value or not path):
         for name, inner in value.items():

@@ -12,7 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from api.console import assets
+from api.console.arguments import pairs
 from api.console.session import Visitor
+from tools.contract import JsonObject
 
 THEMES = ("light", "dark")
 THEME_COOKIE = "gatehouse-theme"
@@ -29,6 +31,8 @@ NAVIGATION = (
     ("Deliveries", "/console/deliveries", ("deliveries", "read")),
     ("Keys", "/console/keys", ("keys", "read")),
 )
+
+_HASHES = ("digest", "sha256", "hash", "key")
 
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -108,6 +112,14 @@ def brief(value: object, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def gist(body: JsonObject, most: int = 160) -> str:
+    """The first plain values of a record, by name, on one line; hashes and what is nested are left out."""
+    shown = ((n, v) for n, v in body.items() if isinstance(v, str | int) and v != "" and not n.endswith(_HASHES))
+    return brief(
+        ", ".join(f"{n.replace('_', ' ')} {'yes' if v is True else 'no' if v is False else v}" for n, v in shown), most
+    )
+
+
 def money(microusd: int | None) -> str:
     """Millionths of a dollar."""
     return "unknown" if microusd is None else f"${microusd / 1e6:,.4f}" if microusd < 1e6 else f"${microusd / 1e6:,.2f}"
@@ -133,9 +145,9 @@ def _iso(moment: datetime) -> str:
 
 
 # The library types these as what they hold at first.
-_filters = cast("dict[str, Callable[..., str]]", _environment.filters)
+_filters = cast("dict[str, Callable[..., object]]", _environment.filters)
 _filters |= {
     "span": span, "size": size, "pretty": pretty, "brief": brief, "money": money, "stamp": stamp, "ago": ago,
-    "path": _path_part, "iso": _iso,
+    "path": _path_part, "iso": _iso, "pairs": pairs, "gist": gist,
 }  # fmt: skip
 cast("dict[str, object]", _environment.globals)["query"] = query

@@ -1,11 +1,11 @@
 """The audit log, for those who may read it: the tenant's records in order, and whether the chain still holds."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from api.auth import AuditReader, AuditVerifier
 from api.errors import invalid, problems
@@ -14,6 +14,7 @@ from api.services import ServicesDep
 from tools.contract import JsonObject
 from worker.store.audit import AuditRecord
 from worker.store.events import EVENT_TYPES
+from worker.store.search import Sought, search
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
@@ -22,6 +23,16 @@ SeqCursor = Annotated[
 ]
 
 _verifying = asyncio.Lock()
+
+
+def _utc(at: datetime) -> datetime:
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is beyond the calendar") from None
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
 
 
 class RecordOut(BaseModel):
@@ -65,20 +76,25 @@ async def list_audit(
     services: ServicesDep,
     run: Annotated[str | None, Query(max_length=64, description="Only this run's records.")] = None,
     type: Annotated[str | None, Query(max_length=64, description="Only this type.", examples=["call.intent"])] = None,  # noqa: A002
+    actor: Annotated[str | None, Query(max_length=128, description="Only what this principal did.")] = None,
+    since: Annotated[Moment | None, Query(description="Only from this time on; UTC unless it says otherwise.")] = None,
+    until: Annotated[Moment | None, Query(description="Only before this time.")] = None,
+    text: Annotated[str | None, Query(max_length=200, description="Only with this text in the body, exactly.")] = None,
     after: Annotated[int, Query(ge=0, le=2**62, description="Only records after this sequence number.")] = 0,
     cursor: SeqCursor = None,
     limit: Limit = 50,
 ) -> PageOut[RecordOut]:
-    """Oldest first. `next_cursor` is the last sequence number; follow a growing log by asking again with it."""
+    """Oldest first. `next_cursor` is the last sequence number that was looked at: a page of a search in a long log may
+    hold few records, or none, and not be the last."""
     if type is not None and type not in EVENT_TYPES:
         raise invalid(
             "query.type", f"`{type}` is not a type of record", f"give one of {', '.join(sorted(EVENT_TYPES))}"
         )
     start = int(cursor) if cursor is not None else after
-    records = await services.audit.page(tenant=principal.tenant, run_id=run, type=type, after=start, limit=limit)
-    full = len(records) == limit
+    sought = Sought(run=run, type=type, actor=actor, since=since, until=until, text=text or None)
+    found = await search(services.database, principal.tenant, sought, after=start, limit=limit)
     return PageOut[RecordOut](
-        items=[record_out(r) for r in records], next_cursor=str(records[-1].seq) if full else None
+        items=[record_out(r) for r in found.records], next_cursor=None if found.next is None else str(found.next)
     )
 
 

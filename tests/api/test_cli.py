@@ -285,8 +285,13 @@ async def test_keys_and_audit_work_on_the_store_itself(api: Api, cli: Cli, tmp_p
     key_file.write_text(made.out)
     assert made.out.strip() not in made.err
     api.keys["carla"] = made.out.strip()
-    found = await cli("admin", "--key-file", str(key_file), "audit", "search", "--type", "key.created", "--json")
-    assert "carla" in found.out
+    search = ("admin", "--key-file", str(key_file), "audit", "search", "--type", "key.created", "--json")
+    found = await cli(*search, "--text", '"name": "carla"', "--actor", "system:cli", "--since", "2026-01-01")
+    assert found.code == 1, "a text is looked for within names and values"
+    found = await cli(*search, "--text", "carla", "--actor", "system:cli", "--since", "2026-01-01")
+    assert [record["body"]["name"] for record in map(json.loads, found.out.splitlines())] == ["carla"]
+    assert (await cli(*search, "--text", "carla", "--until", "2026-01-01")).code == 1
+    assert (await cli(*search, "--text", "carla", "--actor", "olga")).code == 1
     listed = await cli("admin", "keys", "list", "--json")
     key_id = next(k["id"] for k in listed.json if k["name"] == "carla")
     assert made.out.strip() not in listed.out

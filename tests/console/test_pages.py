@@ -11,6 +11,7 @@ from tests.api.running import Api
 from tests.api.test_flow import answer, asked, ended
 from tests.console.people import Desk
 from tests.console.test_sessions import browser_of, key_of
+from worker.store.audit import AuditEvent
 
 
 async def test_a_run_followed_live(desk: Desk) -> None:
@@ -78,6 +79,57 @@ async def test_audit(house: Api) -> None:
         everything = (await client.get("/console/audit/export")).text.splitlines()
         assert len(everything) > len(lines)
         assert {json.loads(line)["tenant"] for line in everything} == {"default"}
+        for wrong in {"since": "yesterday"}, {"type": "run.nothing"}, {"until": "0001-01-01T00:00+14:00"}:
+            refused = await client.get("/console/audit", params=wrong)
+            assert (refused.status_code, 'role="alert"' in refused.text) == (422, True)
+            assert next(iter(wrong.values())) in refused.text.replace("&#43;", "+")  # what was typed is still there
+            assert (await client.get("/console/audit/export", params=wrong)).status_code == 422
+
+
+async def test_the_audit_log_is_searched(desk: Desk) -> None:
+    """By form, without scripts: who, when, what it says; the address keeps it, and the export holds just that."""
+    page = await desk.person("aude", "admin", java_script_enabled=False)
+    marks = [f"mark {n} zwölf" for n in range(3)]
+    for n, mark in enumerate(marks):
+        who = "petra" if n else "paul"
+        await desk.api.services.audit.append(
+            AuditEvent(f"mark/{n}", "access.denied", "default", None, who, {"path": mark})
+        )
+    await page.goto("/console/audit")
+    await page.get_by_label("Who").fill("petra")
+    await page.get_by_label("Text").fill("zwölf")
+    await page.get_by_label("From (UTC)").fill("2026-01-01T00:00")
+    await page.get_by_role("button", name="Search").click()
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(2)
+    await expect(rows.first).to_contain_text(marks[2])  # the newest first
+    for field, value in ("Who", "petra"), ("Text", "zwölf"), ("From (UTC)", "2026-01-01T00:00"):
+        assert await page.get_by_label(field).input_value() == value
+    await page.reload()
+    await expect(rows).to_have_count(2)
+    await page.get_by_role("button", name="Verify the log").click()
+    await expect(page.get_by_text("The chain holds")).to_be_visible()
+    await expect(rows).to_have_count(2)
+    href = await page.get_by_role("link", name="Export what fits").get_attribute("href")
+    exported = await page.request.get(href or "")
+    assert [json.loads(line)["body"]["path"] for line in (await exported.text()).splitlines()] == marks[1:]
+    await page.get_by_label("Until (UTC)").fill("2026-01-02T00:00")
+    await page.get_by_role("button", name="Search").click()
+    await expect(page.get_by_text("No record fits")).to_be_visible()
+
+
+async def test_an_open_log_says_that_it_grew(desk: Desk) -> None:
+    """What fits the search is counted; what somebody reads stays where it is until they ask."""
+    page = await desk.person("aude", "admin")
+    await page.goto("/console/audit?actor=nora")
+    await expect(page.get_by_text("No record fits")).to_be_visible()
+    for n in range(2):
+        await desk.api.services.audit.append(
+            AuditEvent(f"news/{n}", "access.denied", "default", None, "nora", {"path": f"news {n}"})
+        )
+    await page.get_by_role("link", name="2 new records: show").click()
+    await expect(page.locator("tbody tr")).to_have_count(2)
+    await expect(page.get_by_role("link", name="new record")).to_have_count(0)
 
 
 async def test_switches(house: Api) -> None:

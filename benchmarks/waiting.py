@@ -1,0 +1,176 @@
+"""Thousands of runs that really wait for a person, on a whole installation: the queue page, answers, and memory.
+
+Every run is started over HTTP, opens its workspace, passes the gate and asks; nothing is put into the store by hand.
+Then one reviewer reads the queue and answers some of the questions, from all over the queue, and what an answer takes
+until its run has ended is compared with the same on an installation where nothing else waits.
+
+    python -m benchmarks.waiting [--pending N] [--answers N]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.api.running import HOME
+from tests.e2e.system import FINAL, System
+
+LIMIT_MS = 150.0
+"""p95 of the queue page."""
+GROWTH_MB = 400
+"""What the runs worker may hold more with all of them waiting than with none."""
+AT_ONCE = 16
+
+
+async def main(pending: int, answers: int) -> bool:
+    """Measure, print, and say whether the limits hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        system = System(Path(folder), home=HOME)
+        try:
+            await system.start_all()
+            return await compare(system, pending, answers)
+        finally:
+            system.stop_all()
+
+
+async def compare(system: System, pending: int, answers: int) -> bool:
+    """Answers with an empty queue, then a full one; a line each, then the JSON object."""
+    async with system.client("olga") as olga, system.client("ruth") as ruth:
+        signed_in = await ruth.post(
+            f"{origin(system)}/console/sign-in", data={"key": system.keys["ruth"]}, headers=SITE
+        )
+        assert signed_in.status_code == 303, signed_in.text
+        before = {part: memory_mb(system, part) for part in ("runs", "api")}
+        await fill(system, olga, ruth, answers)
+        alone = await answer(ruth, await waiting(ruth, answers))
+        begin, spent = time.perf_counter(), cpu_s(system)
+        await fill(system, olga, ruth, pending)
+        filled_s = time.perf_counter() - begin
+        per_run = {part: round((now - spent[part]) * 1000 / pending, 1) for part, now in cpu_s(system).items()}
+        full = {part: memory_mb(system, part) for part in ("runs", "api")}
+        pages = await read_queue(system, ruth)
+        shown = await waiting(ruth, pending)
+        among = await answer(ruth, random.Random(0).sample(shown, answers))
+        left = len(await waiting(ruth, pending))
+    p95_ms = round(statistics.quantiles(pages, n=20)[18] * 1000, 1)
+    found: dict[str, object] = {
+        "name": "waiting", "pending": len(shown), "left": left,
+        "medians": {"queue_ms": median_ms(pages), "answer_alone_ms": median_ms(alone), "answer_ms": median_ms(among)},
+        "queue_p95_ms": p95_ms, "cpu_ms_per_run": per_run,
+        "ratios": {"answer": round(statistics.median(among) / statistics.median(alone), 2)},
+        "started_per_s": round(pending / filled_s, 1),
+        "runs_worker_mb": [round(before["runs"]), round(full["runs"])],
+        "api_mb": [round(before["api"]), round(full["api"])],
+    }  # fmt: skip
+    holds = (
+        p95_ms <= LIMIT_MS
+        and (len(shown), left) == (pending, pending - answers)
+        and full["runs"] - before["runs"] <= GROWTH_MB
+    )
+    print(json.dumps({**found, "limits": {"queue_p95_ms": LIMIT_MS, "grown_mb": GROWTH_MB}, "holds": holds}))
+    return holds
+
+
+SITE = {"Sec-Fetch-Site": "same-origin"}
+
+
+def origin(system: System) -> str:
+    """Where the console is."""
+    return f"http://127.0.0.1:{system.ports['api']}"
+
+
+async def fill(system: System, olga: httpx.AsyncClient, ruth: httpx.AsyncClient, wanted: int) -> None:
+    """So many runs, each waiting with its question; says how far it is."""
+    files = {"files": [await system.upload("a", b"a")]}
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def start() -> None:
+        async with room:
+            body = {"automation": "tidy", "inputs": {"path": "in/a"}, **files}
+            (await olga.post("/runs", json=body)).raise_for_status()
+
+    starting = asyncio.gather(*(start() for _ in range(wanted)))
+    while (count := len(await waiting(ruth, wanted))) < wanted:
+        print(f"{count} of {wanted} wait", end="\r", file=sys.stderr, flush=True)
+        if starting.done():
+            starting.result()
+        await asyncio.sleep(5)
+    await starting
+
+
+async def waiting(ruth: httpx.AsyncClient, limit: int) -> list[dict[str, str]]:
+    """Every question that waits, page by page."""
+    found: list[dict[str, str]] = []
+    cursor: str | None = None
+    while len(found) <= limit:
+        query = {"state": "pending", "limit": "200"} | ({"cursor": cursor} if cursor else {})
+        page = (await ruth.get("/approvals", params=query)).raise_for_status().json()
+        found += page["items"]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    return found
+
+
+async def read_queue(system: System, ruth: httpx.AsyncClient) -> list[float]:
+    """Seconds of each reading of the queue page."""
+    took: list[float] = []
+    for _ in range(100):
+        begin = time.perf_counter()
+        (await ruth.get(f"{origin(system)}/console/queue")).raise_for_status()
+        took.append(time.perf_counter() - begin)
+    return took
+
+
+async def answer(ruth: httpx.AsyncClient, questions: list[dict[str, str]]) -> list[float]:
+    """Approve each; seconds from the click until the run has ended well."""
+    took: list[float] = []
+    for question in questions:
+        begin = time.perf_counter()
+        body = {"digest": question["digest"]}
+        (await ruth.post(f"/approvals/{question['id']}/approve", json=body)).raise_for_status()
+        async with asyncio.timeout(120):
+            run: dict[str, Any] = {"phase": ""}
+            while run["phase"] not in FINAL:
+                await asyncio.sleep(0.02)
+                run = (await ruth.get(f"/runs/{question['run_id']}")).json()
+        assert run["result"]["output"] == {"outcome": "succeeded"}, run
+        took.append(time.perf_counter() - begin)
+    return took
+
+
+def median_ms(times: list[float]) -> float:
+    """Milliseconds of the middle one."""
+    return round(statistics.median(times) * 1000, 1)
+
+
+def cpu_s(system: System) -> dict[str, float]:
+    """Processor seconds each part has used so far."""
+    tick = os.sysconf("SC_CLK_TCK")
+    found: dict[str, float] = {}
+    for part, process in system.processes.items():
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        found[part] = (int(fields[11]) + int(fields[12])) / tick
+    return found
+
+
+def memory_mb(system: System, part: str) -> float:
+    """Resident size of one process."""
+    status = Path(f"/proc/{system.processes[part].pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pending", type=int, default=1_000)
+    parser.add_argument("--answers", type=int, default=20)
+    options = parser.parse_args()
+    sys.exit(0 if asyncio.run(main(options.pending, options.answers)) else 1)
