@@ -5,6 +5,7 @@ never fails half-way for want of the lock; on PostgreSQL rows that matter are lo
 A commit is durable when it returns (SQLite: WAL with synchronous=FULL; PostgreSQL: synchronous_commit=on).
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -23,13 +24,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from policies.redaction import redact_all
-from worker.store import migration, sqlite, tenants
+from worker.store import migration, postgres, sqlite, tenants
 from worker.store.keyring import Keyring
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
 _READERS = 4
 _POSTGRES_CONNECTIONS = 10
+_CONNECTING = {
+    "options": f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC {tenants.AT_START}",
+    "application_name": "gatehouse",
+    "connect_timeout": 5,
+}
 # Errors that mean "cannot be done now", as against a mistake in a statement. sqlite3 says DatabaseError for a damaged
 # file; psycopg puts deadlock, serialisation failure and a lost server under OperationalError.
 _DRIVER_FAULTS = (
@@ -45,6 +51,20 @@ Redact = Callable[[JsonValue], JsonValue]
 class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
     """The database cannot be used now (gone, locked, full, not migrated). Nothing of the transaction was kept, unless
     the fault came while committing: then nobody knows, which is why every write here may be repeated."""
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room left where the store lies. Once there is, everything goes on."""
+
+
+def unavailable(fault: BaseException, words: str) -> StoreUnavailable:
+    """What to raise for a fault of the database or of a disk; `words` are what the caller is told."""
+    full = isinstance(fault, psycopg.errors.DiskFull) or getattr(fault, "errno", None) in _NO_ROOM
+    full = full or getattr(fault, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return StoreFull(words) if full else StoreUnavailable(words)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Database:
@@ -64,10 +84,12 @@ class Database:
             self._url = parsed.set(drivername="sqlite+aiosqlite")
             self.sqlite_path: Path | None = (path := _sqlite_path(self._url))
             self._writer, self._reader = _sqlite_engines(self._url, path)
+            self._server: postgres.Server | None = None
         elif parsed.get_backend_name() == "postgresql":
             self._url = parsed.set(drivername="postgresql+psycopg")
             self.sqlite_path = None
             self._writer, self._reader = _postgres_engines(self._url)
+            self._server = postgres.Server(self.libpq_url or "", **_CONNECTING)
         else:
             raise ValueError(f"database {parsed.get_backend_name()!r} is not supported: use sqlite or postgresql")
 
@@ -97,19 +119,16 @@ class Database:
 
     @asynccontextmanager
     async def driver(self) -> AsyncGenerator[Any]:
-        """The driver's own connection, outside any transaction, for whoever begins and ends one in fewer trips.
+        """A connection whose `run` does work in its thread, for whoever begins and ends a transaction in one trip.
 
-        On SQLite it is the writing one, with `run` for work in its thread. One that was left by an exception is closed.
-        Raises StoreUnavailable.
+        On SQLite it is the writing one, on PostgreSQL one for this alone. Raises StoreUnavailable.
         """
         with _store_faults():
-            async with (self._reader if self.sqlite_path is None else self._writer).connect() as conn:
-                try:
-                    yield (await conn.get_raw_connection()).driver_connection
-                except BaseException:
-                    if self.sqlite_path is None:
-                        await conn.invalidate()
-                    raise
+            if self._server is not None:
+                yield self._server
+                return
+            async with self._writer.connect() as conn:
+                yield (await conn.get_raw_connection()).driver_connection
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
@@ -133,7 +152,7 @@ class Database:
                 try:
                     _create_private(self.sqlite_path)
                 except OSError as fault:
-                    raise StoreUnavailable(f"{self.sqlite_path}: {fault}") from fault
+                    raise unavailable(fault, f"{self.sqlite_path}: {fault}") from fault
             async with migration.serialised(self.sqlite_path), self._writer.begin() as conn:
                 await conn.run_sync(migration.upgrade)
 
@@ -146,6 +165,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection. The instance must not be used afterwards."""
+        if self._server is not None:
+            await self._server.close()
         await self._writer.dispose()
         await self._reader.dispose()
 
@@ -165,16 +186,16 @@ def _store_faults() -> Generator[None]:
     try:
         yield
     except (*_FAULTS, *_DRIVER_FAULTS) as fault:
-        raise StoreUnavailable(_brief(fault)) from fault
+        raise _unavailable(fault) from fault
     except sqlite3.DatabaseError as fault:
         if type(fault) is sqlite3.DatabaseError:
-            raise StoreUnavailable(_brief(fault)) from fault
+            raise _unavailable(fault) from fault
         raise
     except exc.DBAPIError as fault:
         # IntegrityError and its kin are mistakes or races that callers handle; a broken connection or a damaged file
         # is neither.
         if fault.connection_invalidated or type(fault) is exc.DatabaseError or _undefined_table(fault):
-            raise StoreUnavailable(_brief(fault)) from fault
+            raise _unavailable(fault) from fault
         raise
 
 
@@ -182,10 +203,10 @@ def _undefined_table(fault: exc.DBAPIError) -> bool:
     return getattr(fault.orig, "sqlstate", None) == "42P01"
 
 
-def _brief(fault: BaseException) -> str:
-    """The driver's own words, without the statement and its parameters: those may hold data."""
-    orig = fault.orig if isinstance(fault, exc.DBAPIError) else fault
-    return f"{type(orig).__name__}: {str(orig).strip()[:300]}"
+def _unavailable(fault: BaseException) -> StoreUnavailable:
+    """With the driver's own words, without the statement and its parameters: those may hold data."""
+    orig = (fault.orig if isinstance(fault, exc.DBAPIError) else fault) or fault
+    return unavailable(orig, f"{type(orig).__name__}: {str(orig).strip()[:300]}")
 
 
 def _sqlite_path(url: URL) -> Path:
@@ -227,9 +248,8 @@ def _begin_immediate(conn: Connection) -> None:
 
 def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
     """One pool; reads run outside transactions, which saves two round trips each."""
-    options = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC {tenants.AT_START}"
     writer = create_async_engine(
         url, pool_size=_POSTGRES_CONNECTIONS, max_overflow=0, pool_timeout=2 * LOCK_TIMEOUT_S,
-        connect_args={"options": options, "application_name": "gatehouse", "connect_timeout": 5},
+        connect_args=_CONNECTING,
     )  # fmt: skip
     return writer, writer.execution_options(isolation_level="AUTOCOMMIT")
