@@ -44,6 +44,7 @@ from api.routes import (
     me,
     policy,
     policy_changes,
+    retention,
     runs,
     slack,
     standing,
@@ -71,7 +72,7 @@ SHUTDOWN_S = 10
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, standing.router,
     automations.router, tools.router, audit.router, policy.router, policy_changes.router, switches.router,
-    deliveries.router, keys.router, me.router, codec.router, slack.router, health.router,
+    deliveries.router, retention.router, keys.router, me.router, codec.router, slack.router, health.router,
 )  # fmt: skip
 
 TAGS = [
@@ -84,6 +85,7 @@ TAGS = [
     {"name": "policy", "description": "What the gate would say, why, and how its policy is changed."},
     {"name": "switches", "description": "Stop everything, or a part of it, and let it go on step by step."},
     {"name": "deliveries", "description": "Who was told what, and what did not get there."},
+    {"name": "retention", "description": "How long contents are kept, and legal holds that keep them longer."},
     {"name": "keys", "description": "API keys of your tenant."},
     {"name": "codec", "description": "Readable payloads for the Temporal UI and command line, redacted."},
     {"name": "me", "description": "Who you are."},

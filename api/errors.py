@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from worker.store.database import StoreUnavailable
+from worker.store.database import StoreFull, StoreUnavailable
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -172,7 +172,13 @@ def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
 
 
 def store_unavailable(error: Exception) -> Refused:
-    """503: the database does not answer."""
+    """503: the database does not answer, or has no room left."""
+    if isinstance(error, StoreFull):
+        return Refused(
+            503, "store_unavailable", f"there is no room left for the store: {error}",
+            remedy="free some space where the database and GATEHOUSE_DATA lie, then ask again: nothing was kept",
+            headers={"Retry-After": "10"},
+        )  # fmt: skip
     return Refused(
         503,
         "store_unavailable",

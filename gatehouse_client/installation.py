@@ -1,6 +1,7 @@
 """Operations on the installation: what it offers, who may use it, how to stop it, and how it is."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from gatehouse_client.models.catalog import Automation, Tool
@@ -9,9 +10,11 @@ from gatehouse_client.models.installation import (
     Backlog,
     Delivery,
     Health,
+    Hold,
     NewApiKey,
     Principal,
     Readiness,
+    Retention,
     Switch,
 )
 from gatehouse_client.models.wire import JsonObject
@@ -21,7 +24,7 @@ UNREADY = frozenset({503})
 
 
 class InstallationOperations(Transport):
-    """Automations, tools, switches, deliveries, keys, probes."""
+    """Automations, tools, switches, retention, deliveries, keys, probes."""
 
     def list_automations(self, *, limit: int | None = None) -> AsyncIterator[Automation]:
         """What can be asked for."""
@@ -63,6 +66,26 @@ class InstallationOperations(Transport):
         """Release it by one step; `state` is the one you saw."""
         body = {"state": state, "reason": reason}
         return await self._call(Switch, "POST", f"/switches/{segment(switch_id)}/release", body=body)
+
+    async def get_retention(self) -> Retention:
+        """How long contents are kept, and what is due to go."""
+        return await self._call(Retention, "GET", "/retention")
+
+    def list_holds(self, *, active: bool = False, limit: int | None = None) -> AsyncIterator[Hold]:
+        """Legal holds, the newest first; `active`: only those in force."""
+        return self._items(Hold, "/retention/holds", limit, {"active": active})
+
+    async def place_hold(
+        self, reason: str, *, run_id: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> Hold:
+        """Keep what it names from being removed: of a run, of a time, or everything of the tenant."""
+        times = {name: at.isoformat() for name, at in (("since", since), ("until", until)) if at is not None}
+        body = {"reason": reason, "run_id": run_id, **times}
+        return await self._call(Hold, "POST", "/retention/holds", body=body)
+
+    async def release_hold(self, hold_id: str, reason: str) -> Hold:
+        """What it kept goes with the next pass, when it is old enough."""
+        return await self._call(Hold, "POST", f"/retention/holds/{segment(hold_id)}/release", body={"reason": reason})
 
     def list_deliveries(
         self, *, state: Literal["pending", "delivered", "dead", "dismissed"] | None = None, channel: str | None = None,

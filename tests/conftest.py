@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fixtures.provider",
     "tests.fixtures.egress",
     "tests.fixtures.s3",
+    "tests.fixtures.disk",
 ]

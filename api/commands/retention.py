@@ -93,7 +93,7 @@ def release(
     from worker.store.holds import Holds
 
     async def lift(database: "Database") -> bool:
-        return await Holds(AuditLog(database)).lift(hold_id, reason, _me())
+        return await Holds(AuditLog(database)).lift(None, hold_id, reason, _me()) is not None
 
     if not on_store(session(ctx), lift):
         raise CommandError(f"no hold {visible(hold_id)} is in force", "`gatehouse retention status` lists them")

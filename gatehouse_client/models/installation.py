@@ -36,6 +36,31 @@ class NewApiKey(ApiKey):
     key: str
 
 
+class Retention(Told):
+    """What becomes of the tenant's old contents."""
+
+    days: int | None
+    before: datetime | None
+    records: int
+    bytes: int
+    held: int
+
+
+class Hold(Told):
+    """What nobody may remove until the hold is released."""
+
+    id: str
+    tenant: str
+    run_id: str | None
+    since: datetime | None
+    until: datetime | None
+    reason: str
+    placed_by: str
+    placed_at: datetime
+    lifted_by: str | None = None
+    lifted_at: datetime | None = None
+
+
 class StopCounts(Told):
     """Requested against confirmed stops of one switch."""
 

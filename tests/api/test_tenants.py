@@ -36,6 +36,7 @@ async def ids(api: Api, admin: httpx.AsyncClient) -> AsyncIterator[dict[str, str
     yield {
         "run_id": run.id, "approval_id": asked.id, "switch_id": switch_id, "delivery_id": deliveries.items[0].id,
         "grant_id": await post("/grants", GRANT), "key_id": await post("/keys", RIGHTS["create_key"][1] or {}),
+        "hold_id": await post("/retention/holds", {"reason": "a test", "run_id": run.id}),
         "delegation_id": await post("/delegations", {"stand_in": "nina", "until": SOON}),
     }  # fmt: skip
     state = {"state": "stop", "reason": "over"}

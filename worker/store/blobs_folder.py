@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
 from worker.store.blobs_backend import CHUNK_BYTES, BlobMissing, Stored
-from worker.store.database import StoreUnavailable
+from worker.store.database import unavailable
 
 Given = ParamSpec("Given")
 Done = TypeVar("Done")
@@ -78,7 +78,7 @@ async def on_disk(work: Callable[Given, Done], *args: Given.args, **kwargs: Give
     try:
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as fault:
-        raise StoreUnavailable(f"blob store: {fault}") from fault
+        raise unavailable(fault, f"blob store: {fault}") from fault
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -133,4 +133,4 @@ def _fail(batch: Sequence[Request], fault: Exception) -> None:
     for request in batch:
         if request.done is not None and not request.done.done():
             # One exception object each: a traceback belongs to one caller.
-            request.done.set_exception(StoreUnavailable(str(fault)) if isinstance(fault, StoreUnavailable) else fault)
+            request.done.set_exception(type(fault)(str(fault)) if isinstance(fault, StoreUnavailable) else fault)

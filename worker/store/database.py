@@ -5,6 +5,7 @@ never fails half-way for want of the lock; on PostgreSQL rows that matter are lo
 A commit is durable when it returns (SQLite: WAL with synchronous=FULL; PostgreSQL: synchronous_commit=on).
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -45,6 +46,20 @@ Redact = Callable[[JsonValue], JsonValue]
 class StoreUnavailable(Exception):  # noqa: N818  (says what is the case)
     """The database cannot be used now (gone, locked, full, not migrated). Nothing of the transaction was kept, unless
     the fault came while committing: then nobody knows, which is why every write here may be repeated."""
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room left where the store lies. Once there is, everything goes on."""
+
+
+def unavailable(fault: BaseException, words: str) -> StoreUnavailable:
+    """What to raise for a fault of the database or of a disk; `words` are what the caller is told."""
+    full = isinstance(fault, psycopg.errors.DiskFull) or getattr(fault, "errno", None) in _NO_ROOM
+    full = full or getattr(fault, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return StoreFull(words) if full else StoreUnavailable(words)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Database:
@@ -133,7 +148,7 @@ class Database:
                 try:
                     _create_private(self.sqlite_path)
                 except OSError as fault:
-                    raise StoreUnavailable(f"{self.sqlite_path}: {fault}") from fault
+                    raise unavailable(fault, f"{self.sqlite_path}: {fault}") from fault
             async with migration.serialised(self.sqlite_path), self._writer.begin() as conn:
                 await conn.run_sync(migration.upgrade)
 
@@ -165,16 +180,16 @@ def _store_faults() -> Generator[None]:
     try:
         yield
     except (*_FAULTS, *_DRIVER_FAULTS) as fault:
-        raise StoreUnavailable(_brief(fault)) from fault
+        raise _unavailable(fault) from fault
     except sqlite3.DatabaseError as fault:
         if type(fault) is sqlite3.DatabaseError:
-            raise StoreUnavailable(_brief(fault)) from fault
+            raise _unavailable(fault) from fault
         raise
     except exc.DBAPIError as fault:
         # IntegrityError and its kin are mistakes or races that callers handle; a broken connection or a damaged file
         # is neither.
         if fault.connection_invalidated or type(fault) is exc.DatabaseError or _undefined_table(fault):
-            raise StoreUnavailable(_brief(fault)) from fault
+            raise _unavailable(fault) from fault
         raise
 
 
@@ -182,10 +197,10 @@ def _undefined_table(fault: exc.DBAPIError) -> bool:
     return getattr(fault.orig, "sqlstate", None) == "42P01"
 
 
-def _brief(fault: BaseException) -> str:
-    """The driver's own words, without the statement and its parameters: those may hold data."""
-    orig = fault.orig if isinstance(fault, exc.DBAPIError) else fault
-    return f"{type(orig).__name__}: {str(orig).strip()[:300]}"
+def _unavailable(fault: BaseException) -> StoreUnavailable:
+    """With the driver's own words, without the statement and its parameters: those may hold data."""
+    orig = (fault.orig if isinstance(fault, exc.DBAPIError) else fault) or fault
+    return unavailable(orig, f"{type(orig).__name__}: {str(orig).strip()[:300]}")
 
 
 def _sqlite_path(url: URL) -> Path:

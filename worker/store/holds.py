@@ -11,6 +11,7 @@ from tools.contract import Wire
 from worker.store import times
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.ids import new_id
+from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.tables import legal_hold as table
 
 
@@ -60,19 +61,40 @@ class Holds:
             await self._audit.append(AuditEvent(f"{hold.id}/placed", "hold.placed", tenant, None, by, body), conn=conn)
         return hold
 
-    async def lift(self, hold_id: str, reason: str, by: str) -> bool:
-        """End a hold; False when there is none in force of that id. Raises StoreUnavailable."""
+    async def lift(self, tenant: str | None, hold_id: str, reason: str, by: str) -> Hold | None:
+        """End a hold; None when that tenant (None: any) has none of that id in force. Raises StoreUnavailable."""
+        change = sa.update(table).where(table.c.id == hold_id, table.c.lifted_at.is_(None))
+        if tenant is not None:
+            change = change.where(table.c.tenant == tenant)
         async with self._db.begin() as conn:
-            lifted = await conn.execute(
-                sa.update(table).where(table.c.id == hold_id, table.c.lifted_at.is_(None))
-                .values(lifted_by=by, lifted_at=times.now()).returning(table.c.tenant)
-            )  # fmt: skip
-            tenant = lifted.scalar_one_or_none()
-            if tenant is None:
-                return False
+            rows = await conn.execute(change.values(lifted_by=by, lifted_at=times.now()).returning(table))
+            row = rows.mappings().first()
+            if row is None:
+                return None
+            hold = Hold.model_validate(dict(row))
             body: Any = {"id": hold_id, "reason": self._db.redact(reason)}
-            await self._audit.append(AuditEvent(f"{hold_id}/lifted", "hold.lifted", tenant, None, by, body), conn=conn)
-        return True
+            event = AuditEvent(f"{hold_id}/lifted", "hold.lifted", hold.tenant, None, by, body)
+            await self._audit.append(event, conn=conn)
+        return hold
+
+    async def get(self, tenant: str, hold_id: str) -> Hold | None:
+        """The hold, if that tenant has it; a lifted one, too. Raises StoreUnavailable."""
+        async with self._db.read() as conn:
+            rows = await conn.execute(sa.select(table).where(table.c.id == hold_id, table.c.tenant == tenant))
+            row = rows.mappings().first()
+        return None if row is None else Hold.model_validate(dict(row))
+
+    async def page(
+        self, tenant: str, *, active: bool = False, cursor: str | None = None, limit: int = 50
+    ) -> Page[Hold]:  # fmt: skip
+        """The tenant's holds, newest first. Raises BadCursor, StoreUnavailable."""
+        query = sa.select(table).where(table.c.tenant == tenant)
+        if active:
+            query = query.where(table.c.lifted_at.is_(None))
+        query = newest_first(query, kind="holds", at=table.c.placed_at, key=table.c.id, cursor=cursor, limit=limit)
+        async with self._db.read() as conn:
+            found = [Hold.model_validate(dict(row)) for row in (await conn.execute(query)).mappings()]
+        return page_of("holds", found, limit, lambda hold: Position(times.to_text(hold.placed_at), hold.id))
 
     async def in_force(self) -> list[Hold]:
         """All of them, oldest first. Raises StoreUnavailable."""

@@ -38,9 +38,13 @@ class Policy:
     days: int | None = None
     tenants: Mapping[str, int] | None = None
 
+    def of(self, tenant: str) -> int | None:
+        """The tenant's days."""
+        return (self.tenants or {}).get(tenant, self.days)
+
     def before(self, tenant: str, now: datetime) -> datetime | None:
         """What is older than that goes."""
-        days = (self.tenants or {}).get(tenant, self.days)
+        days = self.of(tenant)
         return None if days is None else now - timedelta(days=days)
 
 
@@ -64,9 +68,9 @@ class Retention:
         self._db = audit.db
         self._policy = policy
 
-    async def status(self, vouched: Vouched) -> list[Pass]:
-        """What a pass would remove now, tenant by tenant."""
-        return [found async for found in self._passes(vouched, None)]
+    async def status(self, vouched: Vouched, tenant: str | None = None) -> list[Pass]:
+        """What a pass would remove now, tenant by tenant, or of one. Of one without a policy: nothing."""
+        return [found async for found in self._passes(vouched, None, tenant)]
 
     async def run(self, vouched: Vouched, signer: Signer) -> list[Pass]:
         """Remove what is due. `vouched`: the anchor as it stands; what is not under a checkpoint yet waits.
@@ -76,9 +80,10 @@ class Retention:
         """
         return [done async for done in self._passes(vouched, signer)]
 
-    async def _passes(self, vouched: Vouched, signer: Signer | None) -> AsyncGenerator[Pass]:
+    async def _passes(self, vouched: Vouched, signer: Signer | None, only: str | None = None) -> AsyncGenerator[Pass]:
         async with self._db.read() as conn:
-            tenants = list((await conn.execute(sa.select(audit_event.c.tenant).distinct())).scalars())
+            every = sa.select(audit_event.c.tenant).distinct()
+            tenants = [only] if only is not None else list((await conn.execute(every)).scalars())
         now = times.now()
         for tenant in sorted(tenants):
             before = self._policy.before(tenant, now)

@@ -17,7 +17,7 @@ from worker.store import anchor, retention
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
 from worker.store.checkpoints import Publisher, load_or_create, public_keys
-from worker.store.database import Database
+from worker.store.database import Database, StoreUnavailable
 from worker.store.signing import load_or_create as load_answer_key
 from workflows.contracts import CallOpened
 
@@ -59,6 +59,34 @@ def append_together(url: str, process: str, callers: int, acknowledged: str, in_
     async def main() -> None:
         log = AuditLog(Database(url))
         await asyncio.gather(*(caller(log, f"run_{process}_{n}") for n in range(callers)))
+
+    asyncio.run(main())
+
+
+def append_until(url: str, run_id: str, acknowledged: str, refused: str, enough: str) -> None:
+    """Append facts one after the other, alone and in transactions in turn, and note each that is durable; one that is
+    refused is tried again until it is taken. Ends when the file `enough` is there."""
+
+    async def take(log: AuditLog, number: int) -> None:
+        if number % 2:
+            async with log.db.begin() as conn:
+                await log.append(fact(run_id, number), conn=conn)
+        else:
+            await log.append(fact(run_id, number))
+
+    async def main() -> None:
+        log = AuditLog(Database(url))
+        number = 0
+        while not os.path.exists(enough):  # noqa: ASYNC240  (a look at a local file)
+            try:
+                await take(log, number)
+            except StoreUnavailable as fault:
+                note(refused, str(fault))
+                await asyncio.sleep(0.05)
+                continue
+            note(acknowledged, f"{run_id} {number}")
+            number += 1
+        await log.db.close()
 
     asyncio.run(main())
 

@@ -126,8 +126,9 @@ async def test_a_hold_keeps_what_it_names_until_it_is_lifted(kept: Kept) -> None
     assert await kept.prune() == 5
     assert await kept.emptied() == [6, 7, 8, 9, 11]
     assert {hold.id for hold in await holds.in_force()} == {run.id, other.id, past.id}
-    assert await holds.lift(run.id, "settled", "bob")
-    assert not await holds.lift(run.id, "settled", "bob")
+    assert await holds.lift("other", run.id, "settled", "bob") is None, "not theirs"
+    assert await holds.lift(None, run.id, "settled", "bob")
+    assert not await holds.lift(None, run.id, "settled", "bob")
     assert await kept.prune() == 4
     placed = await kept.audit.page(tenant="default", type="hold.placed")
     assert placed[0].actor == "ada"
