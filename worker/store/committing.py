@@ -9,7 +9,8 @@ import asyncio
 import re
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -27,7 +28,9 @@ class Committer:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._append = self._in_thread if db.sqlite_path is not None else self._pipelined
+        self._transact: Callable[[Asked, Sequence[Request], Any], list[Answer]] = (
+            _on_postgresql if db.sqlite_path is None else _on_sqlite
+        )
         self._waiting: deque[Request] = deque()
         self._writing: asyncio.Task[None] | None = None
 
@@ -76,48 +79,46 @@ class Committer:
                 else:
                     request.done.set_result(answer)
 
-    async def _in_thread(self, batch: Sequence[Request]) -> list[Answer]:
-        """SQLite: the whole transaction is one trip to the connection's thread."""
+    async def _append(self, batch: Sequence[Request]) -> list[Answer]:
+        """The whole transaction is one trip to the connection's thread."""
         asked = Asked.of(batch)
-
-        def transact(connection: sqlite3.Connection) -> list[Answer]:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                seq, previous = connection.execute(HEAD["sqlite"]).fetchone()
-                rows = connection.execute(KNOWN["sqlite"], asked.parameters).fetchall()
-                writing = Writing(seq, previous, asked.found(rows))
-                answers = [writing.take(request) for request in batch]
-                if writing.rows:
-                    connection.executemany(_ROW, writing.rows)
-                    connection.execute(MOVE["sqlite"], writing.moved)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return answers
-
         async with self._db.driver() as connection:
-            return await connection.run(transact)
+            return await connection.run(partial(self._transact, asked, batch))
 
-    async def _pipelined(self, batch: Sequence[Request]) -> list[Answer]:
-        """PostgreSQL: two trips to the server, one that locks and asks, one that writes and commits."""
-        asked = Asked.of(batch)
-        async with self._db.driver() as driver:
-            connection: psycopg.AsyncConnection[Any] = driver
-            async with connection.pipeline(), connection.cursor() as head, connection.cursor() as known:
-                await connection.execute("BEGIN")
-                await head.execute(_HEAD)
-                await known.execute(_KNOWN, asked.parameters)
-                [(seq, previous)] = await head.fetchall()
-                rows = await known.fetchall()
-            writing = Writing(seq, previous, asked.found(rows))
-            answers = [writing.take(request) for request in batch]
-            async with connection.pipeline():
-                if writing.rows:
-                    await connection.execute(_INSERT, writing.whole)
-                await connection.execute("COMMIT")
-        return answers
+
+def _on_sqlite(asked: Asked, batch: Sequence[Request], connection: sqlite3.Connection) -> list[Answer]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        seq, previous = connection.execute(HEAD["sqlite"]).fetchone()
+        rows = connection.execute(KNOWN["sqlite"], asked.parameters).fetchall()
+        writing = Writing(seq, previous, asked.found(rows))
+        answers = [writing.take(request) for request in batch]
+        if writing.rows:
+            connection.executemany(_ROW, writing.rows)
+            connection.execute(MOVE["sqlite"], writing.moved)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return answers
+
+
+def _on_postgresql(asked: Asked, batch: Sequence[Request], connection: psycopg.Connection[Any]) -> list[Answer]:
+    """Two trips to the server: one locks and asks, one writes and commits. One that raises loses its connection."""
+    with connection.pipeline(), connection.cursor() as head, connection.cursor() as known:
+        connection.execute("BEGIN")
+        head.execute(_HEAD)
+        known.execute(_KNOWN, asked.parameters)
+        [(seq, previous)] = head.fetchall()
+        rows = known.fetchall()
+    writing = Writing(seq, previous, asked.found(rows))
+    answers = [writing.take(request) for request in batch]
+    with connection.pipeline():
+        if writing.rows:
+            connection.execute(_INSERT, writing.whole)
+        connection.execute("COMMIT")
+    return answers
 
 
 def _named(which: dict[str, str]) -> bytes:

@@ -24,13 +24,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from policies.redaction import redact_all
-from worker.store import migration, sqlite, tenants
+from worker.store import migration, postgres, sqlite, tenants
 from worker.store.keyring import Keyring
 
 LOCK_TIMEOUT_S = 15
 """How long a transaction waits for another process's lock before the store counts as unavailable."""
 _READERS = 4
 _POSTGRES_CONNECTIONS = 10
+_CONNECTING = {
+    "options": f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC {tenants.AT_START}",
+    "application_name": "gatehouse",
+    "connect_timeout": 5,
+}
 # Errors that mean "cannot be done now", as against a mistake in a statement. sqlite3 says DatabaseError for a damaged
 # file; psycopg puts deadlock, serialisation failure and a lost server under OperationalError.
 _DRIVER_FAULTS = (
@@ -79,10 +84,12 @@ class Database:
             self._url = parsed.set(drivername="sqlite+aiosqlite")
             self.sqlite_path: Path | None = (path := _sqlite_path(self._url))
             self._writer, self._reader = _sqlite_engines(self._url, path)
+            self._server: postgres.Server | None = None
         elif parsed.get_backend_name() == "postgresql":
             self._url = parsed.set(drivername="postgresql+psycopg")
             self.sqlite_path = None
             self._writer, self._reader = _postgres_engines(self._url)
+            self._server = postgres.Server(self.libpq_url or "", **_CONNECTING)
         else:
             raise ValueError(f"database {parsed.get_backend_name()!r} is not supported: use sqlite or postgresql")
 
@@ -112,19 +119,16 @@ class Database:
 
     @asynccontextmanager
     async def driver(self) -> AsyncGenerator[Any]:
-        """The driver's own connection, outside any transaction, for whoever begins and ends one in fewer trips.
+        """A connection whose `run` does work in its thread, for whoever begins and ends a transaction in one trip.
 
-        On SQLite it is the writing one, with `run` for work in its thread. One that was left by an exception is closed.
-        Raises StoreUnavailable.
+        On SQLite it is the writing one, on PostgreSQL one for this alone. Raises StoreUnavailable.
         """
         with _store_faults():
-            async with (self._reader if self.sqlite_path is None else self._writer).connect() as conn:
-                try:
-                    yield (await conn.get_raw_connection()).driver_connection
-                except BaseException:
-                    if self.sqlite_path is None:
-                        await conn.invalidate()
-                    raise
+            if self._server is not None:
+                yield self._server
+                return
+            async with self._writer.connect() as conn:
+                yield (await conn.get_raw_connection()).driver_connection
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
@@ -161,6 +165,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection. The instance must not be used afterwards."""
+        if self._server is not None:
+            await self._server.close()
         await self._writer.dispose()
         await self._reader.dispose()
 
@@ -242,9 +248,8 @@ def _begin_immediate(conn: Connection) -> None:
 
 def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
     """One pool; reads run outside transactions, which saves two round trips each."""
-    options = f"-c synchronous_commit=on -c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC {tenants.AT_START}"
     writer = create_async_engine(
         url, pool_size=_POSTGRES_CONNECTIONS, max_overflow=0, pool_timeout=2 * LOCK_TIMEOUT_S,
-        connect_args={"options": options, "application_name": "gatehouse", "connect_timeout": 5},
+        connect_args=_CONNECTING,
     )  # fmt: skip
     return writer, writer.execution_options(isolation_level="AUTOCOMMIT")
