@@ -36,6 +36,10 @@ class System:
 
     data: Path
     home: Path | None = None
+    database_url: str | None = None
+    """SQLite under `data` when left out."""
+    metrics: int | None = None
+    """First of four ports where the workers and the keeper serve their numbers."""
     ports: dict[str, int] = field(
         default_factory=lambda: {name: free_port() for name in ("temporal", "api", "practice")}
     )
@@ -54,13 +58,20 @@ class System:
         }
         if self.home is not None:
             ours["GATEHOUSE_HOME"] = str(self.home)
+        if self.database_url is not None:
+            ours["GATEHOUSE_DATABASE_URL"] = self.database_url
+        if self.metrics is not None:
+            ours["GATEHOUSE_METRICS_ADDRESS"] = f"127.0.0.1:{self.metrics}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "OPENAI_", "ANTHROPIC_"))}
         return kept | ours
 
     @property
     def settings(self) -> Settings:
         """The same settings, for looking into the store from the test."""
-        return Settings(data=self.data, home=self.home, temporal_address=f"127.0.0.1:{self.ports['temporal']}")
+        return Settings(
+            data=self.data, home=self.home, temporal_address=f"127.0.0.1:{self.ports['temporal']}",
+            database_url=self.database_url,
+        )  # fmt: skip
 
     def command(self, part: str, module: str = "worker.main") -> list[str]:
         """Command line of one part; `module` is what a worker runs."""
@@ -72,7 +83,7 @@ class System:
             ]  # fmt: skip
         if part == "practice":
             return [sys.executable, "-m", "worker.practice_model", "--port", str(self.ports["practice"])]
-        if part == "api":
+        if part.startswith("api"):  # there may be several: api-2
             return [sys.executable, "-m", "api.app"]
         if part == "keeper":
             return [sys.executable, "-m", "worker.keeper"]

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg import sql
 
 from policies.redaction.exact import forms
 from tests.e2e.system import ROOT, System
+from tests.fixtures.postgres import Killable, plain
 from tests.fixtures.receivers import Mailbox, Receiver, mail_server, receiver
 from tests.fixtures.temporal import free_port
+from worker.metrics import QUEUES
 
 MAIL = "planted.person@corp.example"
 TOKEN = "ghp_" + "Pl4nt3dS3cr3tPl4nt3dS3cr3tPl4nt3dS3c"
@@ -36,20 +40,23 @@ def found_in(data: bytes) -> list[bytes]:
 
 @dataclass
 class Outside:
-    """A system that tells a webhook and a mailbox what happens, and serves its numbers."""
+    """A system on PostgreSQL that tells a webhook and a mailbox what happens, and serves its numbers."""
 
     system: System
+    server: Killable
     hook: Receiver
     box: Mailbox
-    metrics: int
+    traces: Receiver
+    """Where tracing libraries would send theirs, were any at work."""
 
 
 @pytest.fixture
-async def outside(system: System, tmp_path: Path) -> AsyncIterator[Outside]:
+async def outside(on_postgres: tuple[System, Killable], tmp_path: Path) -> AsyncIterator[Outside]:
+    system, server = on_postgres
     assert system.home is not None
-    home, mail, metrics = tmp_path / "home", free_port(), free_port()
+    home, mail = tmp_path / "home", free_port()
     shutil.copytree(system.home, home)
-    async with receiver() as hook:
+    async with receiver() as hook, receiver() as traces:
         channels = [
             {"name": "hook", "kind": "webhook", "url": hook.url.replace("hooks.test", "127.0.0.1"), "secret": "hook",
              "events": ["*"]},
@@ -59,15 +66,17 @@ async def outside(system: System, tmp_path: Path) -> AsyncIterator[Outside]:
         told = {"apiVersion": "gatehouse/v1", "networks": ["127.0.0.0/8"], "channels": channels}
         (home / "notify.yaml").write_text(json.dumps(told))
         with mail_server(mail) as box:
-            for part in ("keeper", "sandbox"):
+            for part in ("keeper", "sandbox", "models"):
                 system.kill(part)
                 system.start(
                     part, GATEHOUSE_HOME=str(home), GATEHOUSE_NOTIFY_SECRET_HOOK="whsec_c2VjcmV0c2VjcmV0",
-                    GATEHOUSE_SECRET_PLANTED=HELD, GATEHOUSE_METRICS_ADDRESS=f"127.0.0.1:{metrics}",
+                    GATEHOUSE_SECRET_PLANTED=HELD, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{traces.port}",
+                    OTEL_TRACES_EXPORTER="otlp",
                 )  # fmt: skip
-            yield Outside(system, hook, box, metrics)
-            for part in ("keeper", "sandbox"):
+            yield Outside(system, server, hook, box, traces)
+            for part in ("keeper", "sandbox", "models"):
                 system.kill(part)  # the next test's are plain ones
+                system.start(part)
 
 
 def tomorrow() -> str:
@@ -184,6 +193,7 @@ async def test_nothing_planted_is_kept_shown_or_sent(outside: Outside) -> None:
     records = await system.records(run_id)
     assert not found_in(json.dumps(records).encode())
     assert "[redacted email]" in json.dumps(records)
+    assert "model.requested" in {record["type"] for record in records}, "a model was told all of it"
     outcomes = [record["body"]["outcome"] for record in records if record["type"] == "call.outcome"]
     assert outcomes == ["succeeded", "succeeded", "failed", "succeeded"], (records, system.tails())
     [noted] = [r["body"] for r in records if r["type"] == "call.outcome" and r["body"]["tool"] == "note_down"]
@@ -194,10 +204,12 @@ async def test_nothing_planted_is_kept_shown_or_sent(outside: Outside) -> None:
     for kind in ("jsonl", "ocsf"):
         assert not found_in(exported(system, kind)), kind
     async with httpx.AsyncClient() as client:
-        for number in (2, 3):  # sandbox and keeper
-            counted = await client.get(f"http://127.0.0.1:{outside.metrics + number}/metrics")
+        for number, part in enumerate(QUEUES):
+            assert system.metrics is not None
+            counted = await client.get(f"http://127.0.0.1:{system.metrics + number}/metrics")
             assert counted.status_code == 200
-            assert not found_in(counted.content)
+            assert b"temporal_" in counted.content, part
+            assert not found_in(counted.content), part
 
     closed = f"{run_id}/closed"
     async with asyncio.timeout(60):
@@ -208,12 +220,38 @@ async def test_nothing_planted_is_kept_shown_or_sent(outside: Outside) -> None:
     for letter in outside.box.mails:
         assert not found_in(letter.as_bytes())
 
-    # Everything that lies there: the store with its journal, Temporal's, logs, blobs, the anchor.
-    kept = [path for path in system.data.rglob("*") if path.is_file()]
-    assert {"gatehouse.db", "temporal.db", "runs.log", "audit.jsonl"} <= {path.name for path in kept}
+    assert outside.traces.got == [], "nothing is traced to anywhere"
+    lies_clean(system.data, "temporal.db", "audit.jsonl", *(f"{part}.log" for part in (*QUEUES, "api")))
+    stands_clean(outside.server)
+
+
+def lies_clean(data: Path, *names: str) -> None:
+    """Nothing planted is in any file of a folder, which has files of these names, and sealed blobs."""
+    kept = [path for path in data.rglob("*") if path.is_file()]
+    assert set(names) <= {path.name for path in kept}
     assert any(path.suffix == ".sealed" for path in kept)
     for path in kept:
         assert not found_in(path.read_bytes()), path
+
+
+def stands_clean(server: Killable) -> None:
+    """Nothing planted is in any value of the database, nor in the server's files, its journal and log included."""
+    with psycopg.connect(plain(server.url), autocommit=True) as conn:
+        conn.execute("CHECKPOINT")
+        oid = conn.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+        assert oid is not None
+        tables = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        seen = 0
+        for (table,) in tables:
+            for row in conn.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))):
+                seen += 1
+                for value in row:
+                    assert not found_in(value if isinstance(value, bytes) else str(value).encode()), (table, value)
+    assert seen > 50
+    for folder in (server.folder / "base" / str(oid[0]), server.folder / "pg_wal"):
+        for path in filter(Path.is_file, folder.iterdir()):
+            assert not found_in(path.read_bytes()), path
+    assert not found_in((server.folder / "log").read_bytes())
 
 
 async def test_artifacts_keep_their_content_under_a_name_that_may_be_shown(system: System) -> None:
@@ -224,3 +262,7 @@ async def test_artifacts_keep_their_content_under_a_name_that_may_be_shown(syste
     assert names == ["[redacted email].txt", "[redacted].txt"]
     content = await system.request("olga", "GET", f"/runs/{run_id}/artifacts/{names[0]}")
     assert content.content == MAIL.encode()
+    await plant_in_words(system)
+    for kind in ("jsonl", "cef"):
+        assert not found_in(exported(system, kind)), kind
+    lies_clean(system.data, "gatehouse.db", "gatehouse.db-wal", "temporal.db", "runs.log")
