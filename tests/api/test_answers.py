@@ -8,6 +8,7 @@ import pytest
 
 from tests.api.running import Api, Json
 from workflows.contracts import ApprovalState, Phase, Question
+from workflows.held import FrozenQuestion
 
 
 async def refused(api: Api, run_id: str) -> list[tuple[str, str]]:
@@ -42,7 +43,7 @@ async def test_self_approval(api: Api) -> None:
 
 async def test_identity_in_the_body_is_an_error(api: Api, approver: httpx.AsyncClient) -> None:
     asked = await api.put_question(await api.put_run())
-    for field in "principal", "decided_by", "approver", "tenant":
+    for field in "principal", "decided_by", "approver", "tenant", "tool", "call":
         response = await approver.post(f"/approvals/{asked.id}/approve", json={"digest": asked.digest, field: "ruth"})
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, f"body.{field}")
 
@@ -106,6 +107,30 @@ async def test_what_people_write_is_checked(
     assert (response.status_code, problem["kind"]) == (422, "invalid_arguments"), problem
     assert field in [e["field"] for e in problem["errors"]]
     assert await refused(api, run.id) == [("invalid_arguments", "approver")]
+
+
+async def test_what_is_open_is_listed_until_it_is_decided(api: Api) -> None:
+    """Held by a switch too: nobody forgets what nobody sees."""
+    reader = await api.client("reader@open", "approver")
+
+    async def listed() -> tuple[bool, bool]:
+        found = (await reader.get("/approvals", params={"run": run.id})).json()["items"]
+        async with httpx.AsyncClient(base_url=api.url, timeout=60) as visitor:
+            form = {"key": api.keys["reader@open"]}
+            await visitor.post("/console/sign-in", data=form, headers={"Origin": api.url})
+            page = (await visitor.get("/console/queue")).text
+        return asked.id in [a["id"] for a in found if a["state"] in ("pending", "frozen")], asked.id in page
+
+    for question in Question:
+        run = await api.put_run("open", phase=Phase.AWAITING_APPROVAL)
+        asked = await api.put_question(run, question=question)
+        assert await listed() == (True, True), question
+        held = FrozenQuestion(approval_id=asked.id, state=ApprovalState.FROZEN, deadline=asked.deadline)
+        async with api.services.database.begin() as conn:
+            await api.services.approvals.set_clock(held, conn=conn)
+        assert await listed() == (True, True), question
+        await api.services.approvals.close(asked.id, ApprovalState.EXPIRED)
+        assert await listed() == (False, False), question
 
 
 async def test_a_denial_needs_a_reason(api: Api, approver: httpx.AsyncClient) -> None:
