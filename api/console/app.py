@@ -9,7 +9,7 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from api.console import assets, links
+from api.console import assets, kept, links
 from api.console.guard import SAFE_METHODS, Guard
 from api.console.pages import address, page
 from api.console.routes import (
@@ -34,6 +34,7 @@ from worker.settings import Settings
 from worker.store.database import StoreUnavailable
 
 PATH = "/console"
+SIGN_OUT = f"{PATH}/sign-out"
 ROUTERS = (
     assets.router, links.router, entry.router, oidc.router, live.router, queue.router, questions.router, asides.router,
     standing.router, runs.router, catalog.router, policy.router, audit.router, switches.router, deliveries.router,
@@ -64,21 +65,12 @@ def _install_errors(console: FastAPI, settings: Settings) -> None:
             # A page refreshing itself must not lose what somebody is typing: it only says that the session is over.
             return Response(status_code=204, headers={"HX-Trigger": "session-ended"})
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        if request.method in SAFE_METHODS:
+        if request.method in SAFE_METHODS or request.url.path == SIGN_OUT:
             response: Response = RedirectResponse(sign_in_path(here, ended=error.ended), 303)
         else:
-            # What was sent is not kept: say so instead of pretending it was done.
-            back = address(request)
-            response = page(
-                request,
-                "sign_in.html",
-                status=401,
-                next=safe_next(back),
-                ended=True,
-                lost=True,
-                problem=None,
-                oidc=None,
-            )
+            # Say that it was not done, and keep what was typed for after the log-in.
+            context = {"next": safe_next(address(request)), "kept": await kept.sent(request)}
+            response = page(request, "sign_in.html", status=401, ended=True, lost=True, problem=None, **context)
         if error.ended:
             drop_cookie(response, settings, request)
         return response

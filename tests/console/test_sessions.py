@@ -1,6 +1,7 @@
 """Promises: a session ends when its key is revoked, when it was idle too long, at its fixed end and by signing out;
 nothing changes at the request of another site; pages allow no foreign script and no inline code."""
 
+import json
 import re
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from playwright.async_api import expect
 from policies.decision import Principal
 from tests.api.running import Api
 from tests.api.test_flow import asked
-from tests.console.people import Desk
+from tests.console.people import Desk, barriers, photograph
 from worker.store import times
 from worker.store.tables import console_session
 
@@ -178,6 +179,72 @@ async def test_a_session_that_ends_while_answering(desk: Desk) -> None:
     await expect(page.get_by_role("button", name="Approve as asked")).to_be_visible()
     found = await (await desk.api.client("short")).get(f"/approvals/{question['id']}")
     assert found.json()["state"] == "pending"
+
+
+async def end_all(api: Api) -> None:
+    async with api.services.database.begin() as conn:
+        await conn.execute(sa.update(console_session).values(closed_at=times.now()))
+
+
+async def test_what_was_typed_outlives_the_session(desk: Desk) -> None:
+    """A wrong key first, then the right one: the words are in the form again, and count once they are sent again."""
+    page = await desk.person("wordy", "approver")
+    run_id, question = await asked(desk.api, requester="olga")
+    await page.goto(f"/console/questions/{question['id']}")
+    words = 'Keep it <b>until</b> Friday,\nthen "ask" again.'
+    await page.get_by_label("Reason").fill(words)
+    await end_all(desk.api)
+    await page.get_by_role("button", name="Deny").click()
+    await expect(page.get_by_role("alert")).to_contain_text("What you typed is kept")
+    await expect(page.locator(".kept pre")).to_have_text(words)
+    await page.get_by_label("API key").fill("gh_wrong")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.locator(".kept pre")).to_have_text(words)
+    await page.get_by_label("API key").fill(desk.api.keys["wordy"])
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_label("Reason")).to_have_value(words)
+    await expect(page.get_by_role("heading", name="Not sent yet")).to_be_visible()
+    assert await barriers(page) == []
+    await photograph(page, "resume-light")
+    assert "Friday" not in page.url + str(await page.context.cookies())
+    assert await desk.api.records("approval.denied", run_id=run_id) == []
+    await page.get_by_role("button", name="Deny").click()
+    await expect(page.get_by_text("You denied this.")).to_be_visible()
+    (denied,) = await desk.api.records("approval.denied", run_id=run_id)
+    assert denied["answer"]["reason"].replace("\r\n", "\n") == words  # forms send lines so
+
+
+async def test_what_was_typed_leads_nowhere_else(house: Api) -> None:
+    """Only to forms of the console; and it may wait while somebody signs in in another tab."""
+    _, key = await key_of(house, "keeper")
+    client = await browser_of(house, key)
+    fields = [{"name": "reason", "value": "because"}]
+
+    def kept(path: str) -> dict[str, str]:
+        return {"kept": json.dumps({"path": path, "fields": fields}), "next": "/console/runs"}
+
+    for path in (
+        "https://evil.example/", "//evil.example/x", "/api/v1/keys", "/console/../api/v1/keys", "/console/sign-in",
+        "/console/resume", "/console//evil", "javascript:alert(1)", "/console/queue?x=/console/",
+    ):  # fmt: skip
+        for there, more in ("/console/sign-in", {"key": key}), ("/console/resume", {}):
+            response = await client.post(there, data=kept(path) | more)
+            assert (response.status_code, response.headers["location"]) == (303, "/console/runs"), path
+    for nonsense in "", "[]", "{", '{"path": 1}', '{"path": "/console/queue/answer", "fields": []}':
+        response = await client.post("/console/resume", data={"kept": nonsense})
+        assert (response.status_code, response.headers["location"]) == (303, "/console/queue"), nonsense
+    await end_all(house)
+    there = kept("/console/queue/answer")
+    waiting = await client.post("/console/resume", data=there)
+    assert (waiting.status_code, "because" in waiting.text) == (401, True)
+    assert "not</strong> done" in waiting.text
+    client.cookies = (await browser_of(house, key)).cookies
+    resumed = await client.post("/console/resume", data=there)
+    assert (resumed.status_code, 'action="/console/queue/answer"' in resumed.text) == (200, True)
+    # Whoever only wanted to leave has left.
+    await end_all(house)
+    assert (await client.post("/console/sign-out")).status_code == 303
+    await client.aclose()
 
 
 async def test_everything_without_scripts(desk: Desk) -> None:

@@ -94,6 +94,7 @@ def _kept(request: Request) -> tuple[Attempt, str] | None:
 
 def _failed(request: Request, status: int, why: object, text: str) -> Response:
     log.warning("oidc.refused", reason=str(why)[:500])
-    response = page(request, "sign_in.html", status=status, next=safe_next(None), ended=False, lost=False, problem=text)
+    told = {"next": safe_next(None), "ended": False, "lost": False, "problem": text, "kept": None}
+    response = page(request, "sign_in.html", status=status, **told)
     response.delete_cookie(COOKIE, path=PATH)
     return response
