@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from api.cli import app
+from api.commands.session import CommandError
 from policies.decision import Principal
 from policies.terms import Group, Terms
 from tests.api.running import Json, running
@@ -26,7 +27,7 @@ from workflows.contracts import ApprovalAnswer, ApprovalProgress, ApprovalReques
 MAY = ("operator", "approver", "break-glass")
 SOON = timedelta(days=1)
 WORDS = {
-    "self_approval": ("self_approval", "Not your own", "Not to the requester"),
+    "self_approval": ("self_approval", "Not your own", "Not to the requester", "you asked for this run"),
     "already_answered": ("already_answered", "have answered already"),
 }
 BEA = "bea"
@@ -72,10 +73,10 @@ class Asked:
         """In this process: a program of its own takes a second to start."""
         api = self.chat.api
         await api.client(self.who, *MAY)
-        env = {"GATEHOUSE_URL": api.url, "GATEHOUSE_KEY": api.keys[self.who], "GATEHOUSE_DATA": str(api.settings.data)}
-        done = await asyncio.to_thread(CliRunner().invoke, app, ["approvals", *arguments], env=env)
-        assert done.exit_code != 0, done.output
-        return done.output
+        given = ["--url", api.url, "--key", api.keys[self.who], "approvals", *arguments]
+        with pytest.raises(CommandError) as refused:
+            await asyncio.to_thread(get_command(app).main, given, standalone_mode=False)
+        return f"{refused.value.problem} {refused.value.remedy}"
 
     async def slack(self, verb: str) -> str:
         person = self.who.partition("@")[0]
