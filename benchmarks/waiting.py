@@ -23,6 +23,7 @@ import httpx
 
 from tests.api.running import HOME
 from tests.e2e.system import FINAL, System
+from worker.sandbox.engine import LABEL_OWNER, Engine, installation_id
 
 LIMIT_MS = 150.0
 """p95 of the queue page."""
@@ -40,6 +41,15 @@ async def main(pending: int, answers: int) -> bool:
             return await compare(system, pending, answers)
         finally:
             system.stop_all()
+            await clear(installation_id(system.data))
+
+
+async def clear(owner: str) -> None:
+    """Remove what the runs that still wait hold in the engine: their workspaces."""
+    async with Engine() as engine:
+        for volume in await engine.find_volumes({LABEL_OWNER: owner}):
+            name = str(volume["Name"])
+            await engine.call(lambda api, name=name: api.remove_volume(name, force=True))
 
 
 async def compare(system: System, pending: int, answers: int) -> bool:
