@@ -34,6 +34,8 @@ class RunOut(Wire):
     result: RunResult | None
     created_at: datetime
     updated_at: datetime
+    contents_removed_at: datetime | None
+    """When retention removed inputs, files, result and what was said to its questions; null: they are there."""
     links: RunLinks
 
 
@@ -53,6 +55,7 @@ def run_out(services: Services, run: Run, viewer: Principal) -> RunOut:
         requester=run.requester, inputs=cast("JsonObject", clean(run.inputs)), files=run.files, result=result,
         created_at=run.created_at,
         updated_at=run.updated_at,
+        contents_removed_at=run.contents_removed_at,
         links=RunLinks(
             self=run_link(run.id), events=run_link(run.id, "events"), artifacts=run_link(run.id, "artifacts"),
             temporal=temporal_link(settings, run.id),

@@ -17,9 +17,14 @@ app = typer.Typer(no_args_is_help=True, help="Audit log: verify, export, search.
 T = TypeVar("T")
 
 
-def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]") -> T:
-    """Do something on this installation's own store. Raises CommandError when there is none or it cannot be used."""
+def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]", *, keys: bool = False) -> T:
+    """Do something on this installation's own store, with `keys` also on what is sealed in it.
+
+    Raises CommandError when there is none or it cannot be used.
+    """
+    from worker.storage import open_database
     from worker.store.database import Database, StoreUnavailable
+    from worker.store.keyring import KeyringError
 
     settings = given.settings()
     if settings.database_url is None and not (settings.data / "gatehouse.db").exists():
@@ -28,7 +33,7 @@ def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]") -> T:
         )
 
     async def do() -> T:
-        database = Database(settings.sql_url)
+        database = open_database(settings) if keys else Database(settings.sql_url)
         try:
             return await work(database)
         finally:
@@ -36,7 +41,7 @@ def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]") -> T:
 
     try:
         return asyncio.run(do())
-    except StoreUnavailable as error:
+    except (StoreUnavailable, KeyringError) as error:
         raise CommandError(f"the store cannot be used: {error}", "`gatehouse doctor` says more") from None
 
 

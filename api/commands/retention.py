@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worker.store.holds import Hold
     from worker.store.retention import Pass
 
-app = typer.Typer(no_args_is_help=True, help="Retention of the audit log: status, run, hold, release.")
+app = typer.Typer(no_args_is_help=True, help="How long contents are kept: status, run, hold, release.")
 Reason = Annotated[str, typer.Option(help="Why, in words that the record keeps.")]
 Moment = Annotated[datetime | None, typer.Option(help="UTC.")]
 
@@ -31,7 +31,7 @@ def status(ctx: typer.Context, json_: Json = False) -> None:
     async def look(database: "Database") -> "list[Hold]":
         return await Holds(AuditLog(database)).in_force()
 
-    found, holds = _passes(given, remove=False), on_store(given, look)
+    found, holds = _passes(given, remove=False), on_store(given, look, keys=True)
     if json_:
         put_json({"due": [_told(one) for one in found], "holds": [hold.model_dump(mode="json") for hold in holds]})
         return
@@ -46,7 +46,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove; without it only what would go is shown.")] = False,
     json_: Json = False,
 ) -> None:
-    """Remove the bodies that are due. They cannot be brought back, and the log still verifies."""
+    """Remove bodies and contents that are due. They cannot be brought back, and the log still verifies."""
     found = _passes(session(ctx), remove=yes)
     if json_:
         put_json({"removed": yes, "passes": [_told(one) for one in found]})
@@ -65,7 +65,7 @@ def hold(
     until: Moment = None,
     json_: Json = False,
 ) -> None:
-    """Keep records from being pruned, from now until `release`."""
+    """Keep records and contents from being removed, from now until `release`."""
     from worker.store.audit import AuditLog
     from worker.store.holds import Holds
 
@@ -77,7 +77,7 @@ def hold(
         )  # fmt: skip
 
     try:
-        placed = on_store(session(ctx), place)
+        placed = on_store(session(ctx), place, keys=True)
     except ValueError as error:
         raise CommandError(str(error), "see --help", Exit.USAGE) from None
     put_json(placed.model_dump(mode="json")) if json_ else put(placed.id)
@@ -95,7 +95,7 @@ def release(
     async def lift(database: "Database") -> bool:
         return await Holds(AuditLog(database)).lift(None, hold_id, reason, _me()) is not None
 
-    if not on_store(session(ctx), lift):
+    if not on_store(session(ctx), lift, keys=True):
         raise CommandError(f"no hold {visible(hold_id)} is in force", "`gatehouse retention status` lists them")
     put_json({"id": hold_id, "lifted": True}) if json_ else say(f"{visible(hold_id)} is lifted")
 
@@ -119,7 +119,7 @@ def _passes(given: Session, *, remove: bool) -> "list[Pass]":
         return await (retention.run(vouched, signer) if remove else retention.status(vouched))
 
     try:
-        return on_store(given, work)
+        return on_store(given, work, keys=True)
     except BadRecord as bad:
         raise CommandError(f"record {bad.seq}: {visible(bad.problem)}", "`gatehouse audit verify` says more") from None
     except ProgrammingError as refused:
@@ -133,13 +133,20 @@ def _passes(given: Session, *, remove: bool) -> "list[Pass]":
 def _told(one: "Pass") -> dict[str, object]:
     return {
         "tenant": one.tenant, "before": one.before.isoformat(), "records": one.records, "bytes": one.bytes,
-        "held": one.held,
+        "held": one.held, "runs": one.runs, "files": one.files,
     }  # fmt: skip
 
 
 def _show(found: "list[Pass]") -> None:
-    rows = [(one.tenant, moment(one.before.isoformat()), one.records, one.bytes, one.held) for one in found]
-    put_table(["tenant", "older than", "records", "bytes", "held"], rows, "no policy: set GATEHOUSE_RETENTION_DAYS")
+    rows = [
+        (one.tenant, moment(one.before.isoformat()), one.records, one.bytes, one.held, one.runs, one.files)
+        for one in found
+    ]
+    put_table(
+        ["tenant", "older than", "records", "bytes", "held", "runs", "files"],
+        rows,
+        "no policy: set GATEHOUSE_RETENTION_DAYS",
+    )
 
 
 def _me() -> str:

@@ -43,6 +43,10 @@ class RetentionOut(Wire):
     bytes: int
     held: int
     """Records that are old enough, and kept by a hold."""
+    runs: int
+    """Runs whose contents go."""
+    files: int
+    """Uploads that go."""
 
 
 class HoldIn(Strict):
@@ -78,7 +82,7 @@ async def get_retention(principal: RetentionReader, services: ServicesDep) -> Re
     rules = policy(services.settings)
     before = rules.before(principal.tenant, times.now())
     if before is None:
-        return RetentionOut(days=None, before=None, records=0, bytes=0, held=0)
+        return RetentionOut(days=None, before=None, records=0, bytes=0, held=0, runs=0, files=0)
     try:
         vouched, _ = await asyncio.to_thread(proof, services.settings)
     except (AnchorError, NoteError, KeyFileUnsafe, OSError) as fault:
@@ -88,8 +92,9 @@ async def get_retention(principal: RetentionReader, services: ServicesDep) -> Re
         ) from None  # fmt: skip
     [due] = await Retention(services.audit, rules).status(vouched, principal.tenant)
     return RetentionOut(
-        days=rules.of(principal.tenant), before=due.before, records=due.records, bytes=due.bytes, held=due.held
-    )
+        days=rules.of(principal.tenant), before=due.before, records=due.records, bytes=due.bytes, held=due.held,
+        runs=due.runs, files=due.files,
+    )  # fmt: skip
 
 
 @router.get("/holds", operation_id="list_holds", summary="Legal holds", responses=problems())

@@ -44,6 +44,8 @@ class Retention(Told):
     records: int
     bytes: int
     held: int
+    runs: int
+    files: int
 
 
 class Hold(Told):

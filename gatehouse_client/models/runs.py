@@ -73,6 +73,7 @@ class Run(Told):
     result: RunResult | None
     created_at: datetime
     updated_at: datetime
+    contents_removed_at: datetime | None
     links: RunLinks
 
 

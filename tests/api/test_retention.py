@@ -1,15 +1,19 @@
 """Promises: an administrator sees what is due to go, and keeps it with holds of their own tenant; each is on record."""
 
+import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
 
 from tests.api.running import Api, running
+from tests.console.test_sessions import browser_of
 from tests.worker.store.facts import calls, closing, loose
+from worker.keeper.retaining import Retaining
 from worker.store import times
 from worker.store.checkpoints import Publisher
-from workflows.contracts import Phase
+from workflows.contracts import ApprovalState, Phase
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,6 @@ async def test_what_is_due_shows_and_is_held(api: Api, monkeypatch: pytest.Monke
     with monkeypatch.context() as then:
         then.setattr(times, "now", lambda: long_ago)
         await api.services.audit.append(*calls(run.id, 2), closing(run.id, 5), loose())
-    api.settings.anchor.unlink(missing_ok=True)
     Publisher(api.services.database, api.settings.keys, api.settings.anchor).publish()
 
     async def due(who: str = "admin", *roles: str) -> tuple[int, int, int]:
@@ -51,6 +54,40 @@ async def test_what_is_due_shows_and_is_held(api: Api, monkeypatch: pytest.Monke
     [on_record] = await api.records("hold.placed")
     assert (on_record["actor"], on_record["reason"], on_record["tenant"]) == ("admin", "case 17", "default")
     assert [r["actor"] for r in await api.records("hold.lifted")] == ["admin"]
+
+
+async def test_a_run_without_contents_is_shown_as_what_is_left_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the duty itself, and on every page and route that shows something of the run."""
+    auditor, admin = await api.client("auditor@kept", "auditor"), await api.client("admin@kept", "admin")
+    run = await api.put_artifact("report.html", b"<p>report</p>", "kept")
+    question = await api.put_question(run)
+    await api.services.approvals.close(question.id, ApprovalState.DENIED)
+    going = await api.put_run("kept", Phase.WORKING)
+    events = (*calls(run.id, 2), closing(run.id, 5))
+    await api.services.audit.append(*(dataclasses.replace(event, tenant="kept") for event in events))
+    Publisher(api.services.database, api.settings.keys, api.settings.anchor).publish()
+    later = times.now() + timedelta(days=400)
+    with monkeypatch.context() as then:
+        then.setattr(times, "now", lambda: later)
+        await Retaining(api.services.audit, api.settings).look()
+    shown = (await auditor.get(f"/runs/{run.id}")).json()
+    assert (shown["inputs"], shown["result"]["artifacts"], shown["phase"]) == ({}, [], "succeeded")
+    assert shown["contents_removed_at"] == later.isoformat().replace("+00:00", "Z")
+    kept = (await auditor.get(f"/runs/{going.id}")).json()
+    assert (kept["contents_removed_at"], kept["inputs"]) == (None, {"path": "in/a"})
+    gone = await auditor.get(f"/runs/{run.id}/artifacts/report.html")
+    assert gone.status_code == 404
+    for path in ("/runs", f"/runs/{run.id}/artifacts", "/approvals", f"/approvals/{question.id}", "/audit"):
+        assert (await auditor.get(path)).status_code == 200, path
+    late = await admin.post(f"/approvals/{question.id}/approve", json={"digest": question.digest})
+    assert (late.status_code, late.json()["kind"]) == (409, "already_decided")
+    [told] = await api.services.audit.page(tenant="kept", type="retention.contents_removed")
+    assert told.body["runs"] == [run.id]
+    async with aclosing(await browser_of(api, api.keys["auditor@kept"])) as browser:
+        page = await browser.get(f"/console/runs/{run.id}")
+        assert (page.status_code, "Contents removed by retention" in page.text) == (200, True)
+        for path in ("runs", "audit", f"questions/{question.id}", f"runs/{going.id}"):
+            assert (await browser.get(f"/console/{path}")).status_code == 200, path
 
 
 async def test_lists_page_and_tell_those_in_force(api: Api) -> None:
@@ -78,13 +115,3 @@ async def test_a_hold_that_names_nothing_is_refused(api: Api, body: dict[str, st
     admin = await api.client("admin")
     refused = await admin.post("/retention/holds", json=body)
     assert (refused.status_code, "remedy" in refused.json()) == (status, True), refused.text
-
-
-async def test_an_anchor_that_cannot_be_read_is_told(api: Api) -> None:
-    content = api.settings.anchor.read_bytes()
-    try:
-        api.settings.anchor.write_text("{}\n")
-        refused = await (await api.client("admin")).get("/retention")
-        assert (refused.status_code, refused.json()["kind"]) == (503, "anchor_unavailable")
-    finally:
-        api.settings.anchor.write_bytes(content)

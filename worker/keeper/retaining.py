@@ -1,6 +1,7 @@
 """Retention as a duty: removes what is due, where a policy says so and the database lets this process."""
 
 import asyncio
+from dataclasses import asdict
 
 import structlog
 from sqlalchemy.exc import DBAPIError, ProgrammingError
@@ -52,5 +53,5 @@ class Retaining:
             log.warning("retention.not_done", reason=str(fault.orig if isinstance(fault, DBAPIError) else fault))
             return
         for one in done:
-            if one.records:
-                log.info("retention.pruned", tenant=one.tenant, records=one.records, bytes=one.bytes, held=one.held)
+            if one.records or one.runs or one.files:
+                log.info("retention.pruned", **asdict(one))

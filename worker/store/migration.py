@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 
-HEAD = "0010"
+HEAD = "0011"
 """The revision this version of the code works with; a test compares it with the newest migration."""
 _SCRIPTS = Path(__file__).parent / "migrations"
 # Any constant will do, as long as every process uses the same: PostgreSQL's advisory locks are plain numbers.

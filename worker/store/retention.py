@@ -1,4 +1,4 @@
-"""Removes the bodies of old audit records, per tenant and age, and keeps what a legal hold names.
+"""Removes contents of old runs and bodies of old audit records, per tenant and age; keeps what a legal hold names.
 
 A batch is one transaction: the signed `retention.pruned` record first, then the bodies it covers. A kill leaves a
 batch done or not begun, and the lock on the log's head puts passes, holds and appends in a line. Only what a checkpoint
@@ -17,6 +17,7 @@ from worker.store import chain, emptying, times
 from worker.store.anchor import Vouched
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.checking import BadRecord
+from worker.store.contents import Contents
 from worker.store.holds import Hold, holds_of
 from worker.store.ids import new_id
 from worker.store.lines import line, parse
@@ -25,8 +26,8 @@ from worker.store.tables import audit_event
 
 BATCH = 500
 ACTOR = "system:retention"
-KEPT = frozenset({"run.closed", "artifact.stored"})
-"""Of a run, these stay: what verification counts by, and the list of files, which go their own way."""
+KEPT = frozenset({"run.closed"})
+"""Of a run, this stays: what verification counts by."""
 OUTSIDE_RUNS = frozenset({"access.denied", "session.opened", "session.closed", "history.decoded"})
 """Of what belongs to no run, only these go: the rest says who may do what, and is needed to judge all else."""
 
@@ -57,7 +58,11 @@ class Pass:
     records: int
     bytes: int
     held: int
-    """Old enough, and kept by a legal hold."""
+    """Records old enough, and kept by a legal hold."""
+    runs: int
+    """Whose contents go."""
+    files: int
+    """Uploads."""
 
 
 class Retention:
@@ -67,6 +72,7 @@ class Retention:
         self._audit = audit
         self._db = audit.db
         self._policy = policy
+        self._contents = Contents(audit)
 
     async def status(self, vouched: Vouched, tenant: str | None = None) -> list[Pass]:
         """What a pass would remove now, tenant by tenant, or of one. Of one without a policy: nothing."""
@@ -91,13 +97,15 @@ class Retention:
                 yield await self._pass(tenant, before, vouched, signer)
 
     async def _pass(self, tenant: str, before: datetime, vouched: Vouched, signer: Signer | None) -> Pass:
+        of_tenant = self._contents.due if signer is None else self._contents.remove
+        runs, files = await of_tenant(tenant, before)
         after = records = size = held = 0
         while True:
             async with self._db.read() as conn:
                 query = _due(tenant, before).where(audit_event.c.seq > after, audit_event.c.seq <= _leaves(vouched))
                 seqs = list((await conn.execute(query.order_by(audit_event.c.seq).limit(BATCH))).scalars())
             if not seqs:
-                return Pass(tenant, before, records, size, held)
+                return Pass(tenant, before, records, size, held, runs, files)
             after = seqs[-1]
             if signer is None:
                 async with self._db.read() as conn:

@@ -41,6 +41,8 @@ class Run(Wire):
     result: RunResult | None = None
     created_at: datetime
     updated_at: datetime
+    contents_removed_at: datetime | None = None
+    """When retention removed inputs, files and result."""
 
 
 class Runs:

@@ -65,6 +65,7 @@ run = sa.Table(
     sa.Column("result", sa.Text),
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("contents_removed_at", UtcTime),
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
