@@ -49,7 +49,6 @@ _WORDS = {
     AnswerRefused.SELF_APPROVAL: "the run's requester may not answer",
     AnswerRefused.NOT_AN_APPROVER: "its author is not among those who may answer",
     AnswerRefused.BAD_SIGNATURE: "the answer is not signed by a key this run trusts",
-    AnswerRefused.FROZEN: "a kill switch holds the run",
 }
 
 
@@ -152,7 +151,7 @@ class Desk:
         if entry is None:
             _refuse(self._unknown(answer))
         keys, now = self._run.answer_keys, workflow.now()
-        why = refusal(entry.request, answer, keys, now, entry.state.value, entry.progress)
+        why = refusal(entry.request, answer, keys, now, _state(entry), entry.progress)
         if why is not None:
             _refuse(AnswerRefused(why))
         if answer.break_glass and answer.edited_arguments is not None:
@@ -173,7 +172,7 @@ class Desk:
         if entry is None:
             _refuse(AnswerRefused.NOT_FOUND)
         keys, now = self._run.answer_keys, workflow.now()
-        why = action_refusal(entry.request, action, keys, now, entry.state.value, entry.progress)
+        why = action_refusal(entry.request, action, keys, now, _state(entry), entry.progress)
         if why is not None:
             _refuse(AnswerRefused(why))
         if action.kind in ("ask", "reply") and not action.text.strip():
@@ -316,6 +315,13 @@ class Desk:
         if number.isascii() and number.isdigit() and 1 <= int(number) <= self._before:
             return AnswerRefused.ALREADY_DECIDED
         return AnswerRefused.NOT_FOUND
+
+
+def _state(entry: Pending) -> str:
+    """Where a question stands for those who answer now: withdrawn as soon as the run has heard that it is cancelled,
+    though it learns of that itself only once it has recorded what happened to it before."""
+    cancelled = entry.open and workflow.cancellation_reason() is not None
+    return ApprovalState.CANCELLED.value if cancelled else entry.state.value
 
 
 async def _on_record(entry: Pending) -> AnswerAccepted:

@@ -30,7 +30,7 @@ async def test_a_run_followed_live(desk: Desk) -> None:
     await expect(page.locator("#run")).to_have_attribute("data-phase", "succeeded")
     await expect(page.locator(".steps-list")).to_contain_text("The run ended")
     await page.locator(".steps-list summary").first.click()
-    await expect(page.locator(".steps-list pre").first).to_be_visible()
+    await expect(page.locator(".steps-list .pairs").first).to_be_visible()
 
 
 async def test_cancel(desk: Desk) -> None:

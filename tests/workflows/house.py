@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from policies.signatures import GRANT
 from policies.standing import Grant
 from policies.terms import Terms
 from tests.fixtures.provider import Provider
+from tests.workflows.doors import Doors
 from tests.workflows.tools import TOOLS
 from tools.contract import JsonObject
 from worker import temporal
@@ -172,6 +173,7 @@ class House:
     sandbox: Sandbox
     gate: ArgumentGate
     standing: Standing
+    doors: Doors = field(default_factory=Doors)
 
     async def start(
         self,
@@ -181,8 +183,10 @@ class House:
         inputs: JsonObject | None = None,
         run_id: str | None = None,
         sandbox_wait_s: float = 120,
+        task_timeout: timedelta | None = None,
     ) -> Started:
-        """Ask for a run as the API does: its row first, then its workflow."""
+        """Ask for a run as the API does: its row first, then its workflow. `task_timeout`: when a workflow task counts
+        as lost with its worker."""
         run_id = run_id or new_id("run")
         now = datetime.now(UTC)
         request = RunRequest(
@@ -202,7 +206,7 @@ class House:
         )  # fmt: skip
         temporal.belongs(self.client, run_id, by.tenant)
         handle = await self.client.start_workflow(
-            AutomationWorkflow.run, request, id=run_id, task_queue=contracts.QUEUE_RUNS
+            AutomationWorkflow.run, request, id=run_id, task_queue=contracts.QUEUE_RUNS, task_timeout=task_timeout
         )
         return Started(run_id, handle, self.approvals)
 
@@ -312,11 +316,12 @@ async def opened(
 @asynccontextmanager
 async def workers(
     house: House, *, cached: int = 1000, boxes_of: Sandbox | None = None, boxes: bool = True,
-    interceptors: tuple[Interceptor, ...] = (),
+    runs: bool = True, interceptors: tuple[Interceptor, ...] = (),
 ) -> AsyncGenerator[None]:  # fmt: skip
     """The three workers; `cached=0` makes the runs worker replay every run at every step.
 
-    `boxes_of`: another sandbox for the calls, while workspaces stay where they are. `boxes=False`: no sandbox worker.
+    `boxes_of`: another sandbox for the calls, while workspaces stay where they are. `boxes=False`: no sandbox worker;
+    `runs=False`: no runs worker.
     """
     ledger = Ledger(house.db, house.audit)
     records = RecordActivities(house.audit, house.runs, house.approvals, ledger, PublicKeys(house.settings.keys))
@@ -328,23 +333,23 @@ async def workers(
         build_agent(stoppable(Models(house.settings).resolve, Switches(house.db, house.audit), house.runs))
     )
     assert durability is not None
+    runs_worker = Worker(
+        house.client, task_queue=contracts.QUEUE_RUNS, workflows=[AutomationWorkflow],
+        activities=[*records.all(), *gate.all(), *RuleActivities().all(), *CommitActivities().all()],
+        workflow_runner=temporal.workflow_runner(), interceptors=[LocalOnly(), house.doors, *interceptors],
+        max_cached_workflows=cached, sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+    )  # fmt: skip
     async with (
-        Worker(
-            house.client, task_queue=contracts.QUEUE_RUNS, workflows=[AutomationWorkflow],
-            activities=[*records.all(), *gate.all(), *RuleActivities().all(), *CommitActivities().all()],
-            workflow_runner=temporal.workflow_runner(), interceptors=[LocalOnly(), *interceptors],
-            max_cached_workflows=cached,
-            sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
-        ),
+        runs_worker if runs else nullcontext(),
         Worker(house.client, task_queue=contracts.QUEUE_MODELS, activities=durability.temporal_activities),
         sandbox_worker(house, calls) if boxes else nullcontext(),
-    ):  # fmt: skip
+    ):
         yield
 
 
 def sandbox_worker(house: House, calls: SandboxActivities) -> Worker:
     """The one that a test may do without."""
-    return Worker(house.client, task_queue=contracts.QUEUE_SANDBOX, activities=calls.all())
+    return Worker(house.client, task_queue=contracts.QUEUE_SANDBOX, activities=calls.all(), interceptors=[house.doors])
 
 
 _BUILT_IN = frozenset({"http_request"})
