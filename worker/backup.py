@@ -6,6 +6,7 @@ records would be missing. Blobs are copied as they lie, encrypted. Keys go in un
 """
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -21,6 +22,7 @@ from worker import backup_parts as parts
 from worker.artifacts import open_backend
 from worker.backup_parts import MANIFEST, BackupError
 from worker.settings import Settings
+from worker.storage import restoring
 from worker.store.database import Database
 
 FORMAT: Final = 1
@@ -136,20 +138,45 @@ async def restore(settings: Settings, folder: Path, passphrase: str | None) -> M
     taken += ["keys"] if manifest.with_keys and (data / "keys").exists() else []
     if taken:
         raise BackupError(f"{data} holds {', '.join(taken)} already: nothing is overwritten")
-    staging = data / "restoring"
+    if manifest.store == "postgresql":
+        await asyncio.to_thread(parts.check_empty, settings.sql_url)
+    staging = restoring(settings)
     try:
         staging.mkdir(parents=True, mode=0o700)
     except FileExistsError:
-        raise BackupError(f"{staging} exists: another restore is under way, or was cut off; remove it") from None
+        raise BackupError(
+            f"{staging} exists: another restore is under way, or was cut off; then remove what it had put into {data}"
+        ) from None
     try:
-        await _stage(settings, folder, staging, manifest, passphrase)
-        for path in sorted(staging.iterdir()):
-            path.rename(data / path.name)
-    except (OSError, tarfile.TarError) as error:
-        raise BackupError(str(error)) from error
+        await _put_back(settings, folder, staging, manifest, passphrase)
     finally:
+        # Last of all: nothing starts while it is there. A kill leaves it.
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
     return manifest
+
+
+async def _put_back(
+    settings: Settings, folder: Path, staging: Path, manifest: Manifest, passphrase: str | None
+) -> None:
+    """All of it, or nothing: what was put into the database and the data folder is taken away when the rest fails."""
+    moved: list[Path] = []
+    try:
+        await _stage(settings, folder, staging, manifest, passphrase)
+        for name in sorted(os.listdir(staging)):
+            (staging / name).rename(staging.parent / name)
+            moved.append(staging.parent / name)
+    except BaseException as error:
+        for path in moved:
+            await asyncio.to_thread(_take_back, path)
+        if manifest.store == "postgresql":
+            await asyncio.to_thread(parts.empty_postgres, settings.sql_url)
+        if isinstance(error, OSError | tarfile.TarError):
+            raise BackupError(str(error)) from error
+        raise
+
+
+def _take_back(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 async def _stage(settings: Settings, folder: Path, staging: Path, manifest: Manifest, passphrase: str | None) -> None:
@@ -172,6 +199,8 @@ async def _stage(settings: Settings, folder: Path, staging: Path, manifest: Mani
     log = await parts.verified(url, keys, staging / ANCHOR)
     # A dump is taken after its log was verified, and may hold more.
     more = manifest.store != "sqlite" and log.count > manifest.audit_count
+    if log.anchored < manifest.anchored:
+        raise BackupError(f"checkpoints vouch for {log.anchored} records where they did for {manifest.anchored}")
     if not more and (log.count, log.head) != (manifest.audit_count, manifest.audit_head):
         raise BackupError(f"the log has {log.count} records where {manifest.audit_count} were copied, or another head")
     if settings.artifacts is not None:

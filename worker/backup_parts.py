@@ -8,9 +8,11 @@ import shutil
 import sqlite3
 import subprocess
 import tarfile
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -59,6 +61,42 @@ def dump_postgres(url: str, target: Path) -> None:
 def restore_postgres(url: str, source: Path) -> None:
     """The store by pg_restore, into an empty database: all of it, or BackupError and nothing."""
     _postgres("pg_restore", url, "--single-transaction", "--exit-on-error", "--no-owner", str(source))
+
+
+def check_empty(url: str) -> None:
+    """Raise BackupError unless the database has nothing in it."""
+    with _connected(url) as conn:
+        found = [row[0] for row in conn.execute(_OBJECTS)]
+    if found:
+        raise BackupError(f"the database holds {len(found)} objects already ({found[0]}): nothing is overwritten")
+
+
+def empty_postgres(url: str) -> None:
+    """Take away what was put into a database that was empty."""
+    with _connected(url) as conn:
+        for (drop,) in conn.execute(_OBJECTS).fetchall():
+            conn.execute(str(drop).encode())
+
+
+_OBJECTS = b"""
+SELECT format('DROP TABLE IF EXISTS %s CASCADE', c.oid::regclass) FROM pg_class c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+UNION ALL
+SELECT format('DROP FUNCTION IF EXISTS %s CASCADE', p.oid::regprocedure) FROM pg_proc p
+WHERE p.pronamespace = 'public'::regnamespace
+AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+"""
+"""What removes each table and function of the database's own."""
+
+
+@contextmanager
+def _connected(url: str) -> Generator[psycopg.Connection]:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(plain, connect_timeout=10) as conn:
+            yield conn
+    except psycopg.Error as error:
+        raise BackupError(f"the database: {error}") from error
 
 
 def _postgres(name: str, url: str, *arguments: str) -> None:

@@ -1,8 +1,11 @@
 """A backup is whole or none, gives nothing away, and is put back only where nothing is, with nothing changed."""
 
+import asyncio
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from worker.artifacts import open_blobs
 from worker.backup import BackupError
 from worker.backup_parts import digests
 from worker.settings import Settings
+from worker.storage import RestoreUnfinished, open_database
 from worker.store.audit import AuditEvent, AuditLog
 from worker.store.checkpoints import Publisher
 from worker.store.database import Database
@@ -146,8 +150,9 @@ async def test_a_store_on_postgresql_goes_into_an_empty_database(
         settings.data.mkdir()
         await filled(settings)
         await backup.create(settings, tmp_path / "out", PASSPHRASE)
-        with pytest.raises(BackupError, match="pg_restore"):
+        with pytest.raises(BackupError, match="already"):
             await backup.restore(Settings(data=tmp_path / "new", database_url=old), tmp_path / "out", PASSPHRASE)
+        await refuses_what_was_meddled_with(tmp_path / "out", Settings(data=tmp_path / "new", database_url=new))
         await backup.restore(Settings(data=tmp_path / "new", database_url=new), tmp_path / "out", PASSPHRASE)
         db = Database(new)
         found = await AuditLog(db).verify()
@@ -157,3 +162,68 @@ async def test_a_store_on_postgresql_goes_into_an_empty_database(
     finally:
         for url in (old, new):
             postgres_server.drop(url)
+
+
+async def refuses_what_was_meddled_with(taken: Path, settings: Settings) -> None:
+    """A dump that goes in whole, and does not verify: neither the database nor the data folder keeps any of it."""
+    manifest = (taken / "manifest.json").read_text()
+    (taken / "manifest.json").write_text(manifest.replace('"audit_count": 5', '"audit_count": 6'))
+    assert (taken / "manifest.json").read_text() != manifest
+    try:
+        for _ in range(2):  # as empty as before: a second try gets as far as the first
+            with pytest.raises(BackupError, match="where 6 were copied"):
+                await backup.restore(settings, taken, PASSPHRASE)
+            assert names(settings.data) == set()
+    finally:
+        (taken / "manifest.json").write_text(manifest)
+
+
+async def test_a_restore_that_fails_half_way_leaves_nothing(
+    taken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, settings = Path.rename, Settings(data=tmp_path / "new")
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "keys":
+            raise OSError("no space left")
+        return rename(path, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "rename", full)
+        with pytest.raises(BackupError, match="no space left"):
+            await backup.restore(settings, taken, PASSPHRASE)
+    assert names(tmp_path / "new") == set()
+    await backup.restore(settings, taken, PASSPHRASE)
+
+
+def restore_until_killed(taken: str, data: str) -> None:
+    """Put a backup back and die when some of it is in its place."""
+    rename = Path.rename
+
+    def deadly(path: Path, target: Path) -> Path:
+        if target.name == "gatehouse.db":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, target)
+
+    Path.rename = deadly  # pyright: ignore[reportAttributeAccessIssue]
+    asyncio.run(backup.restore(Settings(data=Path(data)), Path(taken), PASSPHRASE))
+
+
+async def test_nothing_starts_on_a_restore_that_was_killed(taken: Path, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(
+        target=restore_until_killed, args=(str(taken), str(tmp_path / "new"))
+    )
+    process.start()
+    await asyncio.to_thread(process.join, 240)
+    assert process.exitcode == -signal.SIGKILL
+    settings = Settings(data=tmp_path / "new")
+    assert {"anchor", "restoring"} <= names(tmp_path / "new")
+    with pytest.raises(RestoreUnfinished, match="restore again"):
+        open_database(settings)
+    with pytest.raises(BackupError):
+        await backup.restore(settings, taken, PASSPHRASE)
+    shutil.rmtree(tmp_path / "new")
+    await backup.restore(settings, taken, PASSPHRASE)
+    db = open_database(settings)
+    assert (await AuditLog(db).verify()).count == 5
+    await db.close()

@@ -251,11 +251,6 @@ class LogCheck:
         self.count, self.value = later.count, later.value
         return True
 
-    def detached(self) -> "LogCheck":
-        """Without what vouches for it: nothing but its result is sent to another process."""
-        self._anchored = b""
-        return self
-
     def _in_run(self, run: _Run, entry: Entry) -> None:
         """A record that starts or ends something, or that comes after the end."""
         seq, type_ = entry.seq, entry.type

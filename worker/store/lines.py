@@ -42,23 +42,27 @@ _TEXT = rb'"(?:[^"\\]|\\.)*"'
 _PLAIN = rb'"[^"\\]*"'
 
 
-def _tail(text: bytes) -> re.Pattern[bytes]:
+_HASH = rb"[0-9a-f]{64}"
+
+
+def _tail(text: bytes, digest: bytes) -> re.Pattern[bytes]:
     """Everything after the body. No raw quote can stand in a JSON string, so this cannot match inside one."""
     return re.compile(
-        rb',"chain_hash":"([0-9a-f]{64})"(,"event_id":(' + text + rb')),"leaf_hash":"([0-9a-f]{64})"(,"run_id":(null|'
-        + text + rb'),"run_seq":(null|[1-9][0-9]{0,17})),"seq":([1-9][0-9]{0,17})(,"tenant":' + text
-        + rb',"ts":"([0-9TZ:.-]+)","type":"([a-z0-9_.]+)"\})'
+        rb',"chain_hash":"(' + digest + rb')"(,"event_id":(' + text + rb')),"leaf_hash":"(' + digest
+        + rb')"(,"run_id":(null|' + text + rb'),"run_seq":(null|[1-9][0-9]{0,17})),"seq":([1-9][0-9]{0,17})'
+        + rb'(,"tenant":' + text + rb',"ts":"([0-9TZ:.-]+)","type":"([a-z0-9_.]+)"\})'
     )  # fmt: skip
 
 
-# Most records have no escapes in their names; the plain pattern is three times as fast.
-_FAST, _ANY = _tail(_PLAIN), _tail(_TEXT)
+# Most records have no escapes in their names; the plain pattern is five times as fast. It takes any bytes for a hash,
+# which costs less to look at afterwards.
+_FAST, _ANY = _tail(_PLAIN, rb"(?s:.{64})"), _tail(_TEXT, _HASH)
 _TYPES: dict[bytes, str] = {}
 
 
 def parse(line: bytes) -> Entry:
     """The record of a line without its line break. Raises NotARecord."""
-    if b"\\u" in line:
+    if b"\\" in line and b"\\u" in line:  # one byte is found much faster than two
         # Either control characters, or a writer that escapes everything beyond ASCII.
         try:
             line = _as_exported(line)
@@ -67,20 +71,30 @@ def parse(line: bytes) -> Entry:
     # The body may hold these very words; the record's own come last.
     at = line.rfind(b',"chain_hash":"')
     found = _FAST.fullmatch(line, at) if at > 0 else None
-    if found is None:
+    hashes = _hashes(found[1] + found[4]) if found else b""
+    if found is None or not hashes:
         found = _ANY.fullmatch(line, at) if at > 0 else None
         if found is None:
             return parse(_as_exported(line))
-    chain, event, event_id, leaf, run, run_id, run_seq, seq, rest, ts, type_ = found.groups()
+        hashes = unhexlify(found[1] + found[4])
+    _, event, event_id, _, run, run_id, run_seq, seq, rest, ts, type_ = found.groups()
     if not line.startswith(b'{"actor":"'):
         raise NotARecord("the line is not a record as an export writes it")
     known = _TYPES.get(type_)
     if known is None:
         known = _TYPES[type_] = type_.decode()
     return new(Entry, (
-        int(seq), line[:at] + event + run + rest, unhexlify(leaf), unhexlify(chain), event_id,
+        int(seq), line[:at] + event + run + rest, hashes[32:], hashes[:32], event_id,
         None if run_id == b"null" else run_id, None if run_seq == b"null" else int(run_seq), ts, known,
     ))  # fmt: skip
+
+
+def _hashes(written: bytes) -> bytes:
+    """The bytes of what is written in hex; none unless it is written as an export does, in small letters."""
+    try:
+        return unhexlify(written) if written == written.lower() else b""
+    except ValueError:
+        return b""
 
 
 def _as_exported(line: bytes) -> bytes:

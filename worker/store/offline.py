@@ -15,12 +15,18 @@ def verify_export(export: Path, keys: Keys, anchor_file: Path) -> Verification:
 
     An export may go on beyond the last checkpoint; of these records the chain alone is checked.
     """
+    many = parts.processes(export.stat().st_size)
+    check = None
     try:
-        vouched = anchor.read(anchor_file, keys)
+        if many > 1:
+            with parts.checking(export, many) as joined:
+                vouched = anchor.read(anchor_file, keys)
+                check = joined(vouched.leaves)
+        else:
+            vouched = anchor.read(anchor_file, keys)
     except AnchorError as error:
         return outcome(LogCheck(), NOTHING, BadRecord(error.seq, error.problem))
-    many = parts.processes(export.stat().st_size)
-    if many > 1 and (check := parts.check(export, vouched.leaves, many)) is not None:
+    if check is not None:
         try:
             return _finished(check, vouched)
         except BadRecord as bad:

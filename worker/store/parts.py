@@ -5,11 +5,13 @@ joined: each must begin where the one before it was found to end. Whatever is no
 from the beginning, one record after the other (`worker.store.offline`), so that the right record is named.
 """
 
-import multiprocessing
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -36,14 +38,16 @@ def processes(size: int) -> int:
     return min(len(os.sched_getaffinity(0)), 8) if alone and size >= WORTH_IT else 1
 
 
-def check(export: Path, anchored: bytes, many: int) -> LogCheck | None:
-    """The check of the whole export in so many processes; None when not everything is well for certain."""
+@contextmanager
+def checking(export: Path, many: int) -> Generator[Callable[[bytes], LogCheck | None]]:
+    """Checks the export in so many processes, while this one reads what vouches for it. What it yields takes the leaf
+    hashes that are vouched for, and waits: for the check of the whole, or None when not all is well for certain."""
     with export.open("rb") as source:
-        parts = cut(source, many)
-    work = partial(_check_part, export, anchored)
-    # Forked: the leaf hashes are shared, and facts have the same hash in each.
-    with multiprocessing.get_context("fork").Pool(len(parts)) as pool:
-        return joined(pool.imap(work, parts), anchored)
+        parts = cut(source, 2 * many)  # of whom is ready first the other takes some
+    # Forked: facts have the same hash in each.
+    with ProcessPoolExecutor(many, get_context("fork")) as pool:
+        found = pool.map(_check_part, repeat(export), parts)
+        yield lambda anchored: joined(found, anchored)
 
 
 def cut(source: IO[bytes], many: int) -> list[Part]:
@@ -68,10 +72,11 @@ def joined(found: Iterable[LogCheck | None], anchored: bytes) -> LogCheck | None
     for one in found:
         if one is None or not whole.join(one):
             return None
-    return whole
+    vouched = min(len(anchored), len(whole.leaves))
+    return whole if bytes(whole.leaves[:vouched]) == anchored[:vouched] else None
 
 
-def check_part(source: IO[bytes], anchored: bytes, part: Part) -> LogCheck | None:
+def check_part(source: IO[bytes], part: Part) -> LogCheck | None:
     """The check of one part, not finished; None when something is wrong in it."""
     try:
         after = None
@@ -79,7 +84,7 @@ def check_part(source: IO[bytes], anchored: bytes, part: Part) -> LogCheck | Non
             source.seek(part.before)
             after = parse(source.read(part.start - part.before).removesuffix(b"\n"))
         source.seek(part.start)
-        found = LogCheck(anchored, after=after)
+        found = LogCheck(after=after)
         found.take(map(parse, split(source, part.end - part.start)))
     except (BadRecord, NotARecord):
         return None
@@ -87,10 +92,9 @@ def check_part(source: IO[bytes], anchored: bytes, part: Part) -> LogCheck | Non
     return None if found.pruned else found
 
 
-def _check_part(export: Path, anchored: bytes, part: Part) -> LogCheck | None:
+def _check_part(export: Path, part: Part) -> LogCheck | None:
     with export.open("rb") as source:
-        found = check_part(source, anchored, part)
-    return None if found is None else found.detached()
+        return check_part(source, part)
 
 
 def split(source: IO[bytes], size: int | None = None) -> Iterator[bytes]:

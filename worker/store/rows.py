@@ -16,7 +16,8 @@ from worker.store.checking import BadRecord
 from worker.store.database import LOCK_TIMEOUT_S, Database, StoreUnavailable
 from worker.store.lines import Entry, new
 
-_BATCH = 5000
+_BATCH = 1000
+"""More would not stay in the processor's cache until they are hashed."""
 # Any number will do, as long as every process uses the same.
 _ALONE = f"SELECT pg_advisory_lock({0x616E63686F72})"
 # By the key, in order: a planner that knows nothing of the table yet would sort what is left of it for each batch.
