@@ -31,6 +31,10 @@ ANSWER_LIFE = timedelta(minutes=5)
 CLOSE_WAIT_S = 3.0
 """How long the reply waits for the row that people list to show what the run has already accepted."""
 
+_NO_REASON = FieldProblem(
+    field="body.reason", problem="an emergency needs a reason", remedy="say what makes it one"
+)  # fmt: skip
+
 Digest = Annotated[str, Field(pattern=SHA256_PATTERN, description="`digest` of the question as you saw it.")]
 Reason = Annotated[str, Field(max_length=2000)]
 OnBehalf = Annotated[str | None, Field(max_length=128, description="Id of the absent person you stand in for.")]
@@ -102,6 +106,9 @@ async def give_answer(
         )
     )
     early = refusal(row.request, answer, services.public_keys, now, row.state, row.progress)
+    if early == AnswerRefused.INVALID_ARGUMENTS:
+        await record_refusal(services, row, principal, AnswerRefused(early))
+        raise invalid_fields([_NO_REASON], kind=early)
     if early is not None:
         await refuse(services, row, principal, AnswerRefused(early))
     await _check_shape(services, row, principal, answer)

@@ -16,7 +16,7 @@ from api.rates import Rates
 from api.tail import Tail
 from policies.redaction import Redactor
 from tools.catalog import BUILT_IN, load_tools
-from worker import temporal
+from worker import own_keys, temporal
 from worker.artifacts import open_blobs
 from worker.automations import Catalog
 from worker.codec import EncryptingCodec
@@ -103,6 +103,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     name the file.
     """
     keyring = open_keyring(settings)  # nothing is served that could not be encrypted
+    own_keys.require(settings)
     database = open_database(settings)
     following: asyncio.Task[None] | None = None
     obeying: asyncio.Task[None] | None = None

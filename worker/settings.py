@@ -113,8 +113,8 @@ class Settings(BaseSettings):
     model_privacy: Level = "personal"
     """What model providers see as placeholders only: `personal` (secrets and personal data), `secrets`, or `off`."""
     environment: str = "default"
-    """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about data
-    keys."""
+    """What conditions of policy rules see as `environment`, such as `staging`. `production` is also stricter about
+    keys: none is made by itself."""
     policy_strict: bool = False
     """Two people for every change of the policy; rules files count only for the very first one."""
     policy_tenant: str = "default"

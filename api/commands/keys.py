@@ -17,6 +17,20 @@ app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 ROLES = ("viewer", "operator", "approver", "auditor", "admin", "break-glass")
 
 
+@app.command("init")
+def init(ctx: typer.Context) -> None:
+    """Make what this installation hashes and signs with, as far as it is missing. In production nothing else does."""
+    from worker import own_keys
+    from worker.store.keyfiles import KeyFileUnsafe
+
+    settings = session(ctx).settings()
+    try:
+        made = own_keys.make(settings)
+    except (KeyFileUnsafe, OSError, ValueError) as error:
+        raise CommandError(str(error), "the keys are as they were") from None
+    say(f"made {', '.join(made)} in {settings.keys}; back them up" if made else f"{settings.keys} holds all of them")
+
+
 @app.command("create")
 def create(
     ctx: typer.Context,
@@ -32,7 +46,9 @@ def create(
 ) -> None:
     """Make a key. It is printed once, on stdout, and kept nowhere."""
     from policies.decision import Principal
+    from worker import own_keys
     from worker.store.audit import AuditLog
+    from worker.store.keyring import KeyringError
     from worker.store.keys import ApiKeys
 
     unknown = [r for r in role if r not in ROLES]
@@ -40,6 +56,10 @@ def create(
         raise CommandError(f"no such role: {', '.join(unknown)}", f"roles: {', '.join(ROLES)}", Exit.USAGE)
     principal = Principal(id=name, tenant=tenant, roles=tuple(role), kind="service" if service else "person")
     settings = session(ctx).settings()
+    try:
+        own_keys.require(settings)
+    except KeyringError as error:
+        raise CommandError(str(error), "no key was made") from None
     expires = datetime.now(UTC) + timedelta(days=days)
 
     async def do(database: "Database") -> tuple[object, str]:

@@ -36,6 +36,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "A switch has stopped work, and with it the clock of this question. It can be answered once that is released.",
     ),
     "self_approval": ("Not your own", "You asked for this run, so somebody else has to answer."),
+    "already_answered": (
+        "You have answered already",
+        "You, or the person you stand in for. Somebody else has to give the next answer.",
+    ),
     "not_an_approver": ("Not yours to answer", "This question asks for a role you do not have."),
     "not_found": ("Not there", "The run does not know this question."),
     "bad_signature": (

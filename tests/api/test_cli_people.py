@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.running import Api
 from tests.api.test_cli import Cli, Done
-from tests.api.test_flow import asked
+from tests.api.test_flow import asked, ended
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,23 @@ async def test_people_talk_about_a_question(house: Api, cli: Cli) -> None:
     assert answered.code == 0, answered.err
     assert f"{found} is approved" in answered.err
     refused(await cli("approver", "approvals", "ask", found, "late"), 1, "already_decided")
+
+
+async def test_two_people_break_the_glass(house: Api, cli: Cli) -> None:
+    run_id, question = await asked(house, "tidy-two")
+    for who in "ivo", "eve":
+        await house.client(who, "approver", "break-glass")
+    glass = ("approvals", "approve", question["id"], "--break-glass", "--yes")
+    silent = await cli("eve", *glass)
+    assert (silent.code, "body.reason: an emergency needs a reason" in silent.err) == (2, True), silent.err
+    first = await cli("eve", *glass, "--reason", "the disk is full")
+    assert f"{question['id']} is pending" in first.err, first.err
+    refused(await cli("eve", *glass, "--reason", "still full"), 1, "already_answered")
+    second = await cli("ivo", *glass, "--reason", "I see it, too")
+    assert f"{question['id']} is approved" in second.err, second.err
+    assert (await ended(house, run_id))["outcomes"] == ["succeeded"]
+    loud = await house.records("approval.break_glass", run_id=run_id)
+    assert [(r["actor"], r["reason"]) for r in loud] == [("eve", "the disk is full"), ("ivo", "I see it, too")]
 
 
 async def test_many_are_answered_at_once_and_each_by_itself(house: Api, cli: Cli) -> None:

@@ -12,7 +12,9 @@ import pytest
 from api.doctor.finding import Finding
 from api.doctor.sealed import data_keys
 from policies.decision import Principal
+from tests.api.running import running
 from tests.api.test_cli import command
+from tests.fixtures.temporal import free_port
 from worker.encryption import key_file
 from worker.settings import Settings
 from worker.storage import open_database
@@ -44,7 +46,7 @@ WORKERS: list[tuple[str, ...]] = [("worker.main", "--queue", queue) for queue in
 REFUSED: list[tuple[tuple[str, ...], str | None]] = [
     *((program, None) for program in (("api.app",), ("worker.keeper",), *WORKERS)),
     # All open their keys in one place.
-    (("api.app",), "missing"), (("api.app",), "default"),
+    (("api.app",), "missing"), (("api.app",), "default"), (("api.app",), "alone"), (("worker.keeper",), "alone"),
 ]  # fmt: skip
 
 
@@ -58,16 +60,49 @@ def test_production_does_not_start_on_a_generated_missing_or_default_key(
         file = tmp_path.with_name(f"{tmp_path.name}.keys")
         env |= {"GATEHOUSE_ENCRYPTION_KEYS": str(file)}
         if given == "default":
-            file.write_bytes(base64.b64encode(bytes(32)) + b"\n")
-            file.chmod(0o600)
+            written(file, base64.b64encode(bytes(32)) + b"\n")
+        if given == "alone":  # and nothing else that keys are hashed and answers signed with
+            written(file, new_line())
     done = subprocess.run(
         [sys.executable, "-m", *program], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    told = {None: "GATEHOUSE_ENCRYPTION_KEYS", "missing": "does not exist", "default": "not a random key"}[given]
+    told = {
+        None: "GATEHOUSE_ENCRYPTION_KEYS", "missing": "does not exist", "default": "not a random key",
+        "alone": "no pepper, answer.pem",
+    }[given]  # fmt: skip
     assert told in done.stdout + done.stderr
     assert not (tmp_path / "keys").exists()
+
+
+def written(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    file.chmod(0o600)
+
+
+async def test_production_runs_on_keys_that_somebody_made(tmp_path: Path) -> None:
+    data, given = tmp_path / "data", tmp_path / "data.keys"
+    written(given, new_line())
+    env = {
+        "GATEHOUSE_ENVIRONMENT": "production", "GATEHOUSE_DATA": str(data), "GATEHOUSE_ENCRYPTION_KEYS": str(given)
+    }  # fmt: skip
+    create = ("keys", "create", "adam", "--role", "admin")
+    refused = command(*create, **env)
+    assert (refused.code, "gatehouse keys init" in refused.err) == (1, True)
+    assert not (data / "keys").exists()
+    assert command("keys", "init", **env).code == 0
+    made = {path.name: path.read_bytes() for path in (data / "keys").iterdir()}
+    assert "holds all" in command("keys", "init", **env).err
+    assert {path.name: path.read_bytes() for path in (data / "keys").iterdir()} == made
+    nobody = f"127.0.0.1:{free_port()}"
+    async with running(data, nobody, environment="production", encryption_keys=given) as api:
+        key = await asyncio.to_thread(command, *create, **env)
+        assert key.code == 0, key.err
+        told = {"Authorization": f"Bearer {key.out.strip()}"}
+        assert (await api.anonymous().get("/runs", headers=told)).status_code == 200
+    written(data / "keys" / "pepper", b"00" * 32)
+    assert "not a random one" in command(*create, **env).err
 
 
 def test_the_doctor_knows_what_lies_under_which_key(tmp_path: Path) -> None:

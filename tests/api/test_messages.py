@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,7 +27,7 @@ from worker.notify.slack import Buttons, SlackSender
 from worker.store.approvals import ApprovalRow
 
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
-PEOPLE = {"ruth": "U0RUTH", "operator": "U0OPER", "vera": "U0VERA"}
+PEOPLE = {"ruth": "U0RUTH", "ray": "U0RAY", "operator": "U0OPER", "vera": "U0VERA"}
 
 
 @dataclass
@@ -67,23 +68,27 @@ class Chat:
 
 @pytest.fixture(scope="module")
 async def chat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chat]:
-    home = tmp_path_factory.mktemp("home")
-    shutil.copytree(HOME, home, dirs_exist_ok=True)
     async with receiver() as slack:
-        people: list[Json] = [
-            {"principal": name, "slack": member, "mail": f"{name}@example.org",
-             "roles": ["viewer" if name == "vera" else "approver"]}
-            for name, member in PEOPLE.items()
-        ]  # fmt: skip
-        (home / "notify.yaml").write_text(
-            json.dumps(
-                {"apiVersion": "gatehouse/v1", "networks": ["127.0.0.0/8"], "people": people,
-                 "slack": {"team": "T0HOUSE", "responses": f"http://127.0.0.1:{slack.port}"}}
-            )
-        )  # fmt: skip
+        home = known_people(tmp_path_factory.mktemp("home"), slack)
         data = tmp_path_factory.mktemp("messages")
         async with staffed(data, home=home, slack_signing_secret=SECRET) as api:
             yield Chat(api, slack)
+
+
+def known_people(home: Path, slack: Receiver) -> Path:
+    """The home, where PEOPLE are known and Slack is the receiver."""
+    shutil.copytree(HOME, home, dirs_exist_ok=True)
+    people: list[Json] = [
+        {"principal": name, "slack": member, "mail": f"{name}@example.org",
+         "roles": ["viewer" if name == "vera" else "approver"]}
+        for name, member in PEOPLE.items()
+    ]  # fmt: skip
+    channels = {
+        "apiVersion": "gatehouse/v1", "networks": ["127.0.0.0/8"], "people": people,
+        "slack": {"team": "T0HOUSE", "responses": f"http://127.0.0.1:{slack.port}"},
+    }  # fmt: skip
+    (home / "notify.yaml").write_text(json.dumps(channels))
+    return home
 
 
 def signed(body: bytes, at: float | None = None, secret: str = SECRET) -> dict[str, str]:
@@ -125,6 +130,23 @@ async def test_approved_in_slack_it_runs_once_and_the_message_says_by_whom(chat:
     assert any("Somebody was quicker" in told["text"] for told in late)
     used = [r for r in await chat.api.records("message.used") if r["approval_id"] == question["id"]]
     assert [(r["actor"], r["way"], r["verb"]) for r in used][:1] == [("ruth", "slack", "approve")]
+
+
+async def test_two_people_in_slack_are_two_voices_and_one_is_one(chat: Chat) -> None:
+    run_id, question = await asked(chat.api, "tidy-two")
+    message = await chat.message(question["id"])
+    [first] = await chat.told("ruth", "approve", message)
+    assert "approved so far: ruth" in json.dumps(first)
+    [again] = await chat.told("ruth", "approve", first)  # the buttons that the message has by now
+    assert "have answered already" in again["text"]
+    assert [r["kind"] for r in await chat.api.records("answer.refused", run_id=run_id)] == ["already_answered"]
+    row = await chat.row(question["id"])
+    assert (row.state.value, [a.principal.id for a in row.progress.answers]) == ("pending", ["ruth"])
+    [last] = await chat.told("ray", "approve", first)
+    assert "was approved by ray" in last["text"], "a refused press used no button up"
+    assert (await ended(chat.api, run_id))["outcomes"] == ["succeeded"]
+    [approved] = await chat.api.records("approval.approved", run_id=run_id)
+    assert [a["principal"] for a in approved["answers"]] == ["ruth", "ray"]
 
 
 async def test_a_denial_says_why(chat: Chat) -> None:

@@ -66,6 +66,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "another policy": (_as(RUTH, policy_version="of yesterday"), "policy_changed"),
     "answer expired": (_as(RUTH, expires_at=datetime(2020, 1, 1, tzinfo=UTC)), "expired"),
     "edit does not fit": (_as(RUTH, edited_arguments={"text": 1}), "invalid_arguments"),
+    "unknown question, moved there after signing": (_changed(approval_id="run_x.9"), "bad_signature"),
     "unknown question": (_as(RUTH, approval_id="run_x.9"), "not_found"),
 }
 

@@ -4,12 +4,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
 from tests.fixtures.provider import Provider, answer, calls
 from tests.fixtures.temporal import TemporalServer
 from tests.workflows.conftest import settings_for
-from tests.workflows.house import House, automation, opened, workers
+from tests.workflows.house import RUTH, House, automation, opened, workers
 from worker.sandbox.container import Sandbox
 from worker.store.blobs import Blobs
 from workflows.contracts import Phase, Rung
@@ -30,11 +31,18 @@ async def short_house(provider: Provider, sandbox: Sandbox, blobs: Blobs, sandbo
 async def test_a_long_run_continues_as_new_without_repeating_or_losing_anything(short_house: House) -> None:
     house = short_house
     turns = [calls(("note", {"text": str(n)})) for n in range(STEPS)]
-    turns[4] = calls(("erase", {"text": "4"}))
+    turns[1], turns[8] = (calls(("erase", {"text": str(n)})) for n in (1, 8))
     house.provider.script("long", *turns, answer(said="done"))
     run = await house.start(automation("mistral:none", "practice:long"))
     question = await run.question()
     await house.say(run, question, "approve")
+    later = await run.question(2)
+    for old, why in ((question, "already_decided"), (question.model_copy(update={"id": f"{run.id}.3"}), "not_found")):
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await house.say(run, old, "deny", RUTH.model_copy(update={"id": "ray"}))
+        assert isinstance(refused.value.cause, ApplicationError)
+        assert refused.value.cause.type == why, "a later part knows of what a former one asked"
+    await house.say(run, later, "approve")
     result = await run.result()
     assert (result.phase, result.rung, result.steps) == (Phase.SUCCEEDED, Rung.FALLBACK_MODEL, STEPS + 1)
     assert (result.tool_calls, result.input_tokens) == (STEPS, 100 * (STEPS + 1))

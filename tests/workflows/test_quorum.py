@@ -125,6 +125,8 @@ async def test_ask_back_reply_and_delegate(house: House) -> None:
     run, question = await asking(house, "talk", Terms())
     assert await refused(house.act(run, question, "ask", BEA, text="what?")) == "not_an_approver"
     assert await refused(house.act(run, question, "ask", text=" ")) == "invalid_arguments"
+    unknown = question.model_copy(update={"id": "run_x.9"})
+    assert await refused(house.act(run, unknown, "ask", text="what?")) == "not_found"
     await house.act(run, question, "ask", text="Which customer?")
     assert await refused(house.act(run, question, "reply", RAY, text="me")) == "not_an_approver"
     await house.act(run, question, "reply", OLGA, text="ACME")

@@ -14,7 +14,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.runtime import Runtime
 
-from worker import metrics, telemetry, temporal
+from worker import metrics, own_keys, telemetry, temporal
 from worker.keeper.delivering import Delivering
 from worker.keeper.pruning import Pruning
 from worker.keeper.retaining import Retaining
@@ -114,6 +114,7 @@ async def serve(settings: Settings) -> None:
     metrics.serve(settings, "keeper")
     stop = stop_signal()
     db, me, secrets = open_database(settings), this_process(), Secrets()
+    own_keys.require(settings)
     tasks: list[asyncio.Task[None]] = []
     leases: list[Lease] = []
     try:

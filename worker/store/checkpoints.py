@@ -20,7 +20,7 @@ from worker.store.keyfiles import publish, read_or_create, replace
 from worker.store.note import Checkpoint, NoteError, PublicKey, open_note, sign
 from worker.store.rows import Reader, reading
 
-_PRIVATE = "checkpoint.key"
+PRIVATE = "checkpoint.key"
 _NEXT = "checkpoint.next"
 _FORM = "PRIVATE+KEY+"
 
@@ -50,9 +50,9 @@ class CheckpointKey:
             data = base64.b64decode(parts[2], validate=True)
             key = cls(parts[0], data[1:])
         except (ValueError, IndexError) as error:
-            raise NoteError(f"{_PRIVATE} holds no key for checkpoints: {error}") from error
+            raise NoteError(f"{PRIVATE} holds no key for checkpoints: {error}") from error
         if data[:1] != b"\x01" or key.public.hash.hex() != parts[1]:
-            raise NoteError(f"{_PRIVATE} holds no key for checkpoints")
+            raise NoteError(f"{PRIVATE} holds no key for checkpoints")
         return key
 
 
@@ -62,7 +62,7 @@ def load_or_create(keys: Path) -> CheckpointKey:
     Raises KeyFileUnsafe when others may read it, NoteError when it is none, OSError.
     """
     made = CheckpointKey(f"gatehouse-{secrets.token_hex(4)}", secrets.token_bytes(32))
-    key = CheckpointKey.parse(read_or_create(keys / _PRIVATE, made.text))
+    key = CheckpointKey.parse(read_or_create(keys / PRIVATE, made.text))
     if not public_path(keys, key).exists():
         publish(public_path(keys, key), key.public.line().encode() + b"\n")
     return key
@@ -160,7 +160,7 @@ class Publisher:
         waiting = self._keys / _NEXT
         if not waiting.exists() or (key := CheckpointKey.parse(waiting.read_bytes())).public.line() != self._signer:
             raise NoteError("the private key is not the one that the anchor's last change of keys names")
-        waiting.replace(self._keys / _PRIVATE)
+        waiting.replace(self._keys / PRIVATE)
         return key
 
     def _new_leaves(self, reader: Reader) -> list[bytes]:

@@ -26,6 +26,7 @@ from worker.store.ids import encode
 from worker.store.keyfiles import read_or_create
 from worker.store.tables import api_key as table
 
+PEPPER = "pepper"
 _ID_CHARS, _SECRET_CHARS, _CHECK_CHARS = 12, 32, 7
 _FORM = re.compile(r"gh_([0-9a-z]{12})_([0-9a-z]{39})", re.ASCII)
 _TOUCH_EVERY = timedelta(minutes=1)
@@ -58,7 +59,7 @@ class ApiKeys:
         """`keys` is `settings.keys`; the pepper is made there on first use. Raises KeyFileUnsafe, OSError."""
         self.db = db
         self._audit = audit
-        self._pepper = bytes.fromhex(read_or_create(keys / "pepper", _new_pepper).decode().strip())
+        self._pepper = load_or_create_pepper(keys)
 
     async def create(
         self,
@@ -181,6 +182,11 @@ class ApiKeys:
 
     def _mac(self, plaintext: str) -> bytes:
         return hmac.digest(self._pepper, plaintext.encode(), hashlib.sha256)
+
+
+def load_or_create_pepper(keys: Path) -> bytes:
+    """What keys are hashed with, made on first use. Raises KeyFileUnsafe, OSError, ValueError when it is no hex."""
+    return bytes.fromhex(read_or_create(keys / PEPPER, _new_pepper).decode().strip())
 
 
 def _new_pepper() -> bytes:

@@ -27,7 +27,7 @@ from workflows.contracts import ApprovalAction, ApprovalAnswer
 
 S = TypeVar("S", ApprovalAnswer, ApprovalAction, Succession, Grant, Delegation)
 
-_PRIVATE = "answer.pem"
+PRIVATE = "answer.pem"
 
 
 class AnswerKey:
@@ -68,7 +68,7 @@ class CurrentKey:
     @property
     def key(self) -> AnswerKey:
         """The key in force. Raises as `load_or_create`."""
-        path = self._keys / _PRIVATE
+        path = self._keys / PRIVATE
         found = path.stat() if path.exists() else None
         seen = (found.st_mtime_ns, found.st_ino) if found else ()
         if not seen or seen != self._seen:
@@ -99,10 +99,10 @@ def load_or_create(keys: Path) -> AnswerKey:
 
     Raises KeyFileUnsafe when others may read the private key, ValueError when it is not an Ed25519 key.
     """
-    pem = read_or_create(keys / _PRIVATE, _new_pem)
+    pem = read_or_create(keys / PRIVATE, _new_pem)
     private = load_pem_private_key(pem, password=None)
     if not isinstance(private, Ed25519PrivateKey):
-        raise ValueError(f"{keys / _PRIVATE} is not an Ed25519 key")  # noqa: TRY004  (the file is wrong, not the type)
+        raise ValueError(f"{keys / PRIVATE} is not an Ed25519 key")  # noqa: TRY004  (the file is wrong, not the type)
     key = AnswerKey(private, successions(keys))
     public = keys / f"answer-{key.key_id}.pub"
     if not public.exists():
@@ -119,7 +119,7 @@ def rotate(keys: Path) -> AnswerKey:
     link = old.sign(Succession(public_key=made.public_base64, key_id=old.key_id), SUCCESSION)
     publish(keys / f"answer-{made.key_id}.after", link.model_dump_json().encode())
     publish(keys / f"answer-{made.key_id}.pub", made.public_base64.encode() + b"\n")
-    replace(keys / _PRIVATE, pem)  # last: before this, nothing has changed
+    replace(keys / PRIVATE, pem)  # last: before this, nothing has changed
     return load_or_create(keys)
 
 
