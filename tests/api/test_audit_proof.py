@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing as closing_sqlite
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,27 @@ def test_the_doctor_says_how_the_log_is_kept(house: Path, tmp_path: Path) -> Non
     broken.write_bytes(b"no anchor\n")
     told = {f.what: f for f in auditing.examine(Settings(data=house, audit_anchor=broken))}
     assert told["audit anchor"].status == "fail"
+
+
+def test_an_answer_key_changes_on_record_or_not_at_all(house: Path, tmp_path: Path) -> None:
+    """A log that takes no record lets no key be changed or revoked."""
+    folder = tmp_path / "data"
+    shutil.copytree(house, folder)
+    changed = json.loads(gatehouse(folder, "keys", "rotate-answers", "--json").stdout)
+    with closing_sqlite(sqlite3.connect(folder / "gatehouse.db")) as store:
+        store.execute(
+            "CREATE TRIGGER refused BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'the log is shut'); END"
+        )
+    keys = Settings(data=folder).keys
+    before = {path.name: path.read_bytes() for path in keys.iterdir()}
+    assert gatehouse(folder, "keys", "rotate-answers").returncode != 0
+    assert gatehouse(folder, "keys", "revoke-answers", changed["old"]).returncode != 0
+    assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+    with closing_sqlite(sqlite3.connect(folder / "gatehouse.db")) as store:
+        store.execute("DROP TRIGGER refused")
+    assert gatehouse(folder, "keys", "revoke-answers", changed["old"]).returncode == 0
+    told = [json.loads(line) for line in gatehouse(folder, "audit", "export").stdout.splitlines()]
+    assert [(r["type"], r["body"]) for r in told if r["type"].startswith("answer_key.")] == [
+        ("answer_key.rotated", {"from": changed["old"], "to": changed["new"]}),
+        ("answer_key.revoked", {"key_id": changed["old"]}),
+    ]

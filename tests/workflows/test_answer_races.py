@@ -54,7 +54,7 @@ async def _one_run(house: House, n: int) -> str:
     chance = random.Random(n)
     text = ("race soon", "race two", "race kept", "race kept")[n % 4]
     run = await house.start(automation(rules=one_call(text)))
-    question = await run.question()
+    question = await _asked(house, run)
 
     async def one(who: int) -> tuple[str, AnswerAccepted] | None:
         await asyncio.sleep(chance.uniform(0, SPREAD_S))
@@ -69,6 +69,14 @@ async def _one_run(house: House, n: int) -> str:
 
     said, _ = await asyncio.gather(asyncio.gather(*map(one, range(ANSWERS))), cancel())
     return await _check(house, run, question, text, [a for a in said if a is not None])
+
+
+async def _asked(house: House, run: Started) -> ApprovalRequest:
+    """The run's question once it is listed, though its deadline may have passed by then."""
+    await until(lambda: house.approvals.get(None, f"{run.id}.1"))
+    row = await house.approvals.get(None, f"{run.id}.1")
+    assert row is not None
+    return row.request
 
 
 async def _told(house: House, run: Started, answer: ApprovalAnswer) -> tuple[str, AnswerAccepted] | None:
@@ -178,7 +186,7 @@ async def test_answers_race_deadlines_and_cancellations_while_the_worker_is_kill
     runs = [await house.start(spec, task_timeout=TASK) for spec in specs]
     await until(lambda: _listed(house))
     killed.kill()
-    questions = await asyncio.gather(*(run.question() for run in runs))
+    questions = await asyncio.gather(*(_asked(house, run) for run in runs))
     counted = await asyncio.gather(*(_storm(killed, n, runs[n], questions[n]) for n in range(KILLED_RUNS)))
     ends = Counter([await _check(house, *of) for of in zip(runs, questions, texts, counted, strict=True)])
     assert ends["approved"], ends

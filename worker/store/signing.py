@@ -7,7 +7,7 @@ signed by that key counts any more, also in runs in flight: the worker that reco
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,25 +110,33 @@ def load_or_create(keys: Path) -> AnswerKey:
     return key
 
 
-def rotate(keys: Path) -> AnswerKey:
-    """Let a new key sign from here on, named by the present one: runs in flight follow. Raises as `load_or_create`."""
+def rotate(keys: Path, record: Callable[[str, str], object]) -> AnswerKey:
+    """Let a new key sign from here on, named by the present one: runs in flight follow. Raises as `load_or_create`.
+
+    `record` gets the ids of the old key and the new one before anything changes; what it raises stops the change.
+    """
     old, pem = load_or_create(keys), _new_pem()
     new = load_pem_private_key(pem, password=None)
     assert isinstance(new, Ed25519PrivateKey)  # noqa: S101  (it was just made)
     made = AnswerKey(new)
     link = old.sign(Succession(public_key=made.public_base64, key_id=old.key_id), SUCCESSION)
+    record(old.key_id, made.key_id)
     publish(keys / f"answer-{made.key_id}.after", link.model_dump_json().encode())
     publish(keys / f"answer-{made.key_id}.pub", made.public_base64.encode() + b"\n")
     replace(keys / PRIVATE, pem)  # last: before this, nothing has changed
     return load_or_create(keys)
 
 
-def revoke(keys: Path, key_id: str) -> None:
-    """Believe nothing any more that this key signed. Raises ValueError for the key that signs now, and for none."""
+def revoke(keys: Path, key_id: str, record: Callable[[], object]) -> None:
+    """Believe nothing any more that this key signed. Raises ValueError for the key that signs now, and for none.
+
+    `record` is called before anything changes; what it raises stops the change.
+    """
     if key_id == load_or_create(keys).key_id:
         raise ValueError("this key signs answers now: rotate first")
     if not (keys / f"answer-{key_id}.pub").exists():
         raise ValueError(f"there is no answer key {key_id}")
+    record()
     publish(keys / f"answer-{key_id}.revoked", b"")
 
 
