@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from api.console import assets, kept, links
-from api.console.guard import SAFE_METHODS, Guard
+from api.console.guard import HEADERS, SAFE_METHODS, Guard
 from api.console.pages import address, page
 from api.console.routes import (
     asides,
@@ -97,7 +97,9 @@ def _install_errors(console: FastAPI, settings: Settings) -> None:
     async def _fault(request: Request, _: Exception) -> Response:
         fault = Refused(500, "fault", "the page could not be drawn because of a fault of ours",
                         remedy="see the API's log under the X-Request-Id of this answer")  # fmt: skip
-        return _problem(request, fault)
+        response = _problem(request, fault)
+        response.headers.update(HEADERS)  # it does not pass the guard on its way out
+        return response
 
 
 def _problem(request: Request, refused: Refused) -> Response:

@@ -34,6 +34,12 @@ NAVIGATION = (
 
 _HASHES = ("digest", "sha256", "hash", "key")
 
+_BOUNDS = {
+    "enum": "one of {}", "const": "exactly {}", "pattern": "like {}", "format": "{}", "minimum": "at least {}",
+    "maximum": "at most {}", "minLength": "{} characters or more", "maxLength": "{} at most",
+    "minItems": "{} entries or more", "maxItems": "{} at most", "default": "{} if not given",
+}  # fmt: skip
+
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -120,6 +126,16 @@ def gist(body: JsonObject, most: int = 160) -> str:
     )
 
 
+def bounds(schema: JsonObject) -> str:
+    """What a JSON schema of one value demands, in a few words."""
+    kinds = schema.get("type", "anything")
+    said = [" or ".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)]
+    if isinstance(inner := schema.get("items"), dict):
+        said[0] = f"list of ({bounds(inner)})"
+    said += [words.format(brief(schema[name])) for name, words in _BOUNDS.items() if name in schema]
+    return ", ".join(said)
+
+
 def money(microusd: int | None) -> str:
     """Millionths of a dollar."""
     return "unknown" if microusd is None else f"${microusd / 1e6:,.4f}" if microusd < 1e6 else f"${microusd / 1e6:,.2f}"
@@ -148,6 +164,6 @@ def _iso(moment: datetime) -> str:
 _filters = cast("dict[str, Callable[..., object]]", _environment.filters)
 _filters |= {
     "span": span, "size": size, "pretty": pretty, "brief": brief, "money": money, "stamp": stamp, "ago": ago,
-    "path": _path_part, "iso": _iso, "pairs": pairs, "gist": gist,
+    "path": _path_part, "iso": _iso, "pairs": pairs, "gist": gist, "bounds": bounds,
 }  # fmt: skip
 cast("dict[str, object]", _environment.globals)["query"] = query

@@ -3,10 +3,14 @@ code as over the API, for those who may; the policy explains itself; the audit l
 
 import json
 from contextlib import aclosing
+from pathlib import Path
 
 import httpx
+import pytest
 from playwright.async_api import expect
 
+from api.console import assets
+from api.console.guard import POLICY
 from tests.api.running import Api
 from tests.api.test_flow import answer, asked, ended
 from tests.console.people import Desk
@@ -26,7 +30,7 @@ async def test_a_run_followed_live(desk: Desk) -> None:
     await expect(page.locator("#run")).to_have_attribute("data-phase", "succeeded")
     await expect(page.locator(".steps-list")).to_contain_text("The run ended")
     await page.locator(".steps-list summary").first.click()
-    await expect(page.locator(".steps-list pre").first).to_be_visible()
+    await expect(page.locator(".steps-list .pairs").first).to_be_visible()
 
 
 async def test_cancel(desk: Desk) -> None:
@@ -190,6 +194,45 @@ async def test_keys(house: Api) -> None:
             "/console/keys", data={"name": "x", "principal": "no spaces allowed", "role": ["viewer"]}
         )
         assert (wrong.status_code, "Correct the field principal" in wrong.text) == (422, True)
+
+
+async def test_a_fault_of_ours_is_a_page_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn like all others, under the same rules, and without a word of the fault's inside."""
+    page = await desk.person("vera", "viewer")
+
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret inside")
+
+    monkeypatch.setattr(desk.api.services.runs, "page", broken)
+    answer = await page.goto("/console/runs")
+    assert answer is not None
+    assert (answer.status, answer.headers["content-security-policy"]) == (500, POLICY)
+    await expect(page.get_by_text("a fault of ours")).to_be_visible()
+    assert "secret" not in await page.content()
+    assert await page.locator(".bar").evaluate("bar => getComputedStyle(bar).display") == "flex"
+    desk.errors[:] = [said for said in desk.errors if "status of 500" not in said]
+
+
+async def test_keys_followed_live(desk: Desk) -> None:
+    """A key that somebody else makes is there by itself; what is being typed stays."""
+    page = await desk.person("kim", "admin")
+    await page.goto("/console/keys")
+    await page.get_by_label("Stands for").fill("half a na")
+    await key_of(desk.api, "brand-new", "viewer")
+    await expect(page.get_by_role("row").filter(has_text="brand-new")).to_be_visible()
+    await expect(page.get_by_label("Stands for")).to_have_value("half a na")
+
+
+async def test_missing_assets_are_said(house: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where set-up could not fetch them, pages say what is missing and how to repair it, ask for none, and work."""
+    _, key = await key_of(house, "plain-looks", "viewer")
+    monkeypatch.setattr(assets, "FETCHED", tmp_path)
+    async with aclosing(await browser_of(house, key)) as client:
+        text = (await client.get("/console/queue")).text
+        for name in assets.NEEDED:
+            assert text.count(name) == 1  # in the banner
+        assert "make setup" in text
+        assert (await client.get("/console/runs")).status_code == 200
 
 
 async def test_each_role_sees_what_it_may(house: Api) -> None:

@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from tests.api.running import Json
 from tests.api.test_flow import asked, ended
-from tests.console.people import Desk
+from tests.console.people import Desk, barriers
 from workflows.contracts import ApprovalState, Phase
 
 
@@ -170,6 +170,56 @@ async def test_several_at_once_by_keyboard(desk: Desk) -> None:
     for question in questions:
         (denied,) = await desk.api.records("approval.denied", run_id=question["run_id"])
         assert (denied["actor"], denied["answer"]["reason"]) == ("ruth", "not today")
+
+
+async def test_every_key_does_what_the_list_of_keys_says(desk: Desk) -> None:
+    """Nothing but the keyboard; `?` opens a dialog that Escape closes, and the focus is back where it was."""
+    page = await desk.person("ruta@keys", "approver")
+    for number in range(3):
+        run = await desk.api.put_run("keys", Phase.AWAITING_APPROVAL)
+        await desk.api.put_question(run, deadline=datetime.now(UTC) + timedelta(hours=1 + number))
+    await page.goto("/console/queue")
+    current = page.locator(".question.current")
+    rows = await page.locator(".question").evaluate_all("all => all.map(e => e.id)")
+    for key, at in ("j", 0), ("j", 1), ("j", 2), ("j", 2), ("k", 1):
+        await page.keyboard.press(key)
+        await expect(current).to_have_id(rows[at])
+        await expect(current.locator("[data-open]")).to_be_focused()
+    await page.keyboard.press("Shift+?")
+    dialog = page.get_by_role("dialog", name="Keyboard")
+    await expect(dialog).to_be_visible()
+    assert await dialog.evaluate("d => d.contains(document.activeElement)")
+    assert await barriers(page) == []
+    await page.keyboard.press("j")  # goes nowhere meanwhile
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(page.locator(f"[id='{rows[1]}'] [data-open]")).to_be_focused()
+    await page.keyboard.press("x")
+    await expect(page.locator("#marked")).to_have_text("1 marked")
+    await page.keyboard.press("x")
+    await page.keyboard.press("a")  # nothing is marked: this question
+    await expect(page.get_by_role("button", name="Approve marked")).to_be_focused()
+    await expect(page.locator("#marked")).to_have_text("1 marked")
+    await page.keyboard.press("r")
+    await expect(page.get_by_label("Reason")).to_be_focused()
+    await page.keyboard.type("jx?")  # only text here
+    await expect(page.get_by_label("Reason")).to_have_value("jx?")
+    await page.keyboard.press("Escape")
+    await page.locator(f"[id='{rows[1]}'] [data-open]").focus()
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/console/questions/*")
+    await page.keyboard.press("a")
+    await expect(page.get_by_role("button", name="Approve as asked")).to_be_focused()
+    await page.keyboard.press("r")
+    await expect(page.get_by_label("Reason")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("e")
+    await expect(page.get_by_label("Arguments, as JSON")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("j")
+    await page.wait_for_url(f"**/console/questions/{rows[2].removeprefix('q-')}")
+    await page.keyboard.press("u")
+    await page.wait_for_url("**/console/queue")
 
 
 async def test_filter_and_pages(desk: Desk) -> None:

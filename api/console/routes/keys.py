@@ -11,6 +11,7 @@ from api.console.pages import page
 from api.console.session import KeysCreator, KeysReader, KeysRevoker, Visitor
 from api.errors import Refused
 from api.routes import keys as key_routes
+from worker.store.head import last_seq
 
 router = APIRouter(prefix="/keys")
 
@@ -48,9 +49,10 @@ async def revoke(visitor: KeysRevoker, key_id: Annotated[str, Path(max_length=64
 
 
 async def _draw(request: Request, visitor: Visitor, *, status: int = 200, **more: Any) -> Response:
+    seq = await last_seq(visitor.services.database)
     found = await visitor.services.keys.list(visitor.principal.tenant)
     context: dict[str, Any] = {
-        "keys": found, "roles": ROLES, "made": None, "problem": None,
+        "seq": seq, "keys": found, "roles": ROLES, "made": None, "problem": None,
         "asked": {"name": "", "principal": "", "roles": (), "kind": "person"},
         "may_create": visitor.may("keys", "create"), "may_revoke": visitor.may("keys", "revoke"),
     }  # fmt: skip
