@@ -59,6 +59,8 @@ class Dossier(Wire):
     touched: tuple[tuple[str, int], ...]
     """Input files of the run that the arguments name, with their sizes."""
     readings: tuple[Reading, ...]
+    same: int
+    """How many other open questions are about the very same call; up to 100 are counted."""
     like: tuple[ApprovalOut, ...]
     seq: int
     """The last audit record that was looked at."""
@@ -101,6 +103,7 @@ async def dossier(services: Services, principal: Principal, row: ApprovalRow) ->
         consequence=CONSEQUENCES.get(asked.effect or "", ""),
         touched=tuple((f.name, f.size) for f in (run.files if run else ()) if f"in/{f.name}" in _strings(arguments)),
         readings=tuple(_readings(records, row, tools)),
+        same=0 if asked.call is None else await services.queue.same(row),
         like=tuple(approval_out(services, r, viewer=principal) for r in like if r.request.id != asked.id),
         seq=records[-1].seq if records else 0,
         not_yours=None if behalf else refused,

@@ -16,7 +16,7 @@ async def asked(api: Api, automation: str = "tidy", requester: str = "operator",
     files = [
         (await client.post("/files", params={"name": name}, content=name.encode())).json()["id"] for name in ("a", "b")
     ]
-    body = {"automation": automation, "inputs": {"path": "in/a"}, "files": files}
+    body = {"automation": automation, "inputs": {"path": "in/a"}, "files": files} | more
     response = await client.post("/runs", json=body)
     assert response.status_code == 202, response.text
     run_id = str(response.json()["id"])

@@ -172,6 +172,29 @@ async def test_several_at_once_by_keyboard(desk: Desk) -> None:
         assert (denied["actor"], denied["answer"]["reason"]) == ("ruth", "not today")
 
 
+async def test_the_very_same_call_in_many_questions(desk: Desk) -> None:
+    """One question says how many others are about the same call; these are marked and answered together, no others."""
+    page = await desk.person("ruth", "approver")
+    same = [(await asked(desk.api, requester="olga", inputs={"path": "in/same"}))[1] for _ in range(3)]
+    _, other = await asked(desk.api, requester="olga", inputs={"path": "in/another"})
+    await page.goto(f"/console/questions/{same[0]['id']}")
+    await expect(page.locator(".decide")).to_contain_text("The very same call waits in 2 other questions")
+    await page.get_by_role("link", name="answer them together").click()
+    await expect(page.locator(".question")).to_have_count(3)
+    await expect(page.get_by_text("one and the same call")).to_contain_text("in/same")
+    await expect(page.locator(row(page, other))).to_have_count(0)
+    await page.get_by_role("button", name="Mark all").click()
+    await expect(page.locator("#marked")).to_have_text("3 marked")
+    assert await barriers(page) == []
+    await page.get_by_label("Reason").fill("not these")
+    await page.get_by_role("button", name="Deny marked").click()
+    await expect(page.get_by_text("3 questions denied")).to_be_visible()
+    for question in same:
+        (denied,) = await desk.api.records("approval.denied", run_id=question["run_id"])
+        assert denied["actor"] == "ruth"
+    assert await desk.api.records("approval.denied", run_id=other["run_id"]) == []
+
+
 async def test_every_key_does_what_the_list_of_keys_says(desk: Desk) -> None:
     """Nothing but the keyboard; `?` opens a dialog that Escape closes, and the focus is back where it was."""
     page = await desk.person("ruta@keys", "approver")

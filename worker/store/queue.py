@@ -27,6 +27,8 @@ class Wanted(Wire):
     automation: str | None = None
     effect: str | None = None
     tool: str | None = None
+    digest: str | None = None
+    """Of the call as it is asked about: the very same tool with the very same arguments."""
     asked_before: datetime | None = None
 
 
@@ -72,6 +74,13 @@ class Queue:
         async with self.db.read() as conn:
             return (await conn.execute(before)).scalar(), (await conn.execute(after)).scalar()
 
+    async def same(self, row: ApprovalRow, limit: int = 100) -> int:
+        """How many other open questions are about the very same call, counted up to the limit."""
+        wanted = Wanted(tenant=row.request.tenant, digest=row.request.digest)
+        some = sa.select(table.c.id).where(*_conditions(wanted), table.c.id != row.request.id).limit(limit).subquery()
+        async with self.db.read() as conn:
+            return (await conn.execute(sa.select(sa.func.count()).select_from(some))).scalar_one()
+
     async def like(self, tenant: str, automation: str, tool: str, limit: int = 8) -> Sequence[ApprovalRow]:
         """The last questions about calls of that tool by that automation that were closed, newest first."""
         query = (
@@ -88,6 +97,7 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [table.c.tenant == wanted.tenant, table.c.closed_at.is_(None)]
     columns: tuple[tuple[sa.Column[Any], str | None], ...] = (
         (table.c.automation, wanted.automation), (table.c.effect, wanted.effect), (table.c.tool, wanted.tool),
+        (table.c.digest, wanted.digest),
     )  # fmt: skip
     found += [column == value for column, value in columns if value is not None]
     if wanted.asked_before is not None:

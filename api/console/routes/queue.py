@@ -39,14 +39,17 @@ async def queue_page(
     automation: Text = "",
     effect: Text = "",
     age: Text = "",
+    same: Text = "",
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     done: Annotated[str, Query(pattern="^(approved|denied)?$")] = "",
     n: Annotated[int, Query(ge=0, le=MOST_AT_ONCE)] = 1,
 ) -> Response:
-    """One page of it."""
+    """One page of it. `same` is the digest of one call: what asks for that very call."""
     services, tenant = visitor.services, visitor.principal.tenant
     before = datetime.now(UTC) - AGES[age] if age in AGES else None
-    wanted = Wanted(tenant=tenant, automation=automation or None, effect=effect or None, asked_before=before)
+    wanted = Wanted(
+        tenant=tenant, automation=automation or None, effect=effect or None, asked_before=before, digest=same or None
+    )
     # First, so that whatever happens while the page is drawn is announced to it.
     seq = await last_seq(services.database)
     try:
@@ -54,7 +57,7 @@ async def queue_page(
     except BadCursor:
         raise bad_cursor() from None
     counts = await services.queue.counts(tenant)
-    chosen = {"automation": automation, "effect": effect, "age": age}
+    chosen = {"automation": automation, "effect": effect, "age": age, "same": same}
     me = visitor.principal
     return page(
         request, "queue.html",

@@ -84,6 +84,13 @@
     if (event.target.matches("[data-submit]")) event.target.form.submit();
     if (event.target.matches("input[name=pick]")) count();
   });
+  document.addEventListener("click", (event) => {
+    if (!event.target.matches("[data-all]")) return;
+    const each = all("input[name=pick]");
+    const on = boxes().length < each.length;
+    for (const box of each) box.checked = on;
+    count();
+  });
   document.addEventListener("focusin", (event) => {
     const item = event.target.closest("[data-item]");
     if (item && item.id !== current) mark(item, false);
