@@ -3,18 +3,23 @@ they compute. With arguments it is pytest with these arguments, and one process.
 
 Each half is one pytest process with servers, ports and folders of its own, and runs its tests in their usual order.
 What uses the machine's engine to its limits, or looks at the machine as a whole, is in one half. The first half's words
-are shown as they come, the second's when the first has ended, and then one line for both.
+are shown as they come, the second's when the first has ended, and then one line for both. At the end the audit logs
+that the tests left behind must hold every type of event that is documented: one that nothing records is no promise.
 """
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+
+from worker.store.events import EVENT_TYPES
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ("tests/test_setup.py", "tests/tools", "tests/worker/sandbox", "tests/e2e")
@@ -33,8 +38,21 @@ def main(arguments: list[str]) -> int:
             ends = [half.shown() for half in halves]
         except KeyboardInterrupt:  # the terminal has told them too
             return max(half.process.wait() for half in halves)
+        status = next(filter(None, (half.process.returncode for half in halves)), 0)
+        if status == 0 and (missing := sorted(set(EVENT_TYPES) - recorded(half.folder for half in halves))):
+            print(f"documented, but recorded by no test: {', '.join(missing)}")  # noqa: T201
+            status = 1
     print(f"==== {added_up(ends)} in {time.monotonic() - started:.2f}s ====", flush=True)  # noqa: T201
-    return next(filter(None, (half.process.returncode for half in halves)), 0)
+    return status
+
+
+def recorded(folders: Iterable[Path]) -> set[str]:
+    """Types of the events in every audit log in a SQLite file below these folders."""
+    found = set[str]()
+    for path in (path for folder in folders for path in folder.rglob("*.db")):
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as log:
+            found |= {type_ for (type_,) in log.execute("SELECT DISTINCT type FROM audit_event")}
+    return found
 
 
 class Half:
@@ -43,13 +61,22 @@ class Half:
 
     def __init__(self, number: int, stack: ExitStack) -> None:
         self._said = stack.enter_context(tempfile.NamedTemporaryFile("r", errors="replace"))  # noqa: SIM115
+        self._where = stack.enter_context(tempfile.NamedTemporaryFile("r"))  # noqa: SIM115
         own = ["-o", f"cache_dir=.pytest_cache/{number}", "--durations=15"]
         with open(self._said.name, "w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", *own, *HALVES[number - 1]], cwd=ROOT, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT,
-                env=os.environ | {"GATEHOUSE_TEST_HALF": str(number), "PYTHONUNBUFFERED": "1"},
+                env=os.environ | {
+                    "PYTHONUNBUFFERED": "1", "GATEHOUSE_TEST_HALF": str(number),
+                    "GATEHOUSE_TEST_WHERE": self._where.name,
+                },
             )  # fmt: skip
+
+    @property
+    def folder(self) -> Path:
+        """Where its tests' files are; only when it has ended."""
+        return Path(self._where.read())
 
     def shown(self) -> str:
         """Pass its words on until it has ended; the last line that counts tests: `3 failed, 20 passed in 4.00s`."""
