@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.console import memory_mb
 from tests.api.running import HOME
 from tests.e2e.system import FINAL, System
 from worker.sandbox.engine import LABEL_OWNER, Engine, installation_id
@@ -59,14 +60,14 @@ async def compare(system: System, pending: int, answers: int) -> bool:
             f"{origin(system)}/console/sign-in", data={"key": system.keys["ruth"]}, headers=SITE
         )
         assert signed_in.status_code == 303, signed_in.text
-        before = {part: memory_mb(system, part) for part in ("runs", "api")}
+        before = {part: memory_mb(system.processes[part].pid) for part in ("runs", "api")}
         await fill(system, olga, ruth, answers)
         alone = await answer(ruth, await waiting(ruth, answers))
         begin, spent = time.perf_counter(), cpu_s(system)
         await fill(system, olga, ruth, pending)
         filled_s = time.perf_counter() - begin
         per_run = {part: round((now - spent[part]) * 1000 / pending, 1) for part, now in cpu_s(system).items()}
-        full = {part: memory_mb(system, part) for part in ("runs", "api")}
+        full = {part: memory_mb(system.processes[part].pid) for part in ("runs", "api")}
         pages = await read_queue(system, ruth)
         shown = await waiting(ruth, pending)
         among = await answer(ruth, random.Random(0).sample(shown, answers))
@@ -170,12 +171,6 @@ def cpu_s(system: System) -> dict[str, float]:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         found[part] = (int(fields[11]) + int(fields[12])) / tick
     return found
-
-
-def memory_mb(system: System, part: str) -> float:
-    """Resident size of one process."""
-    status = Path(f"/proc/{system.processes[part].pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":
