@@ -106,6 +106,8 @@ class Writing:
     seq: int
     previous: bytes
     state: State
+    ts: str = field(default_factory=lambda: times.to_text(times.now()))
+    """Records that share a commit are recorded at the same time."""
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -153,8 +155,7 @@ class Writing:
         run_seq = None
         if e.run_id is not None:
             run_seq = self.state.run_seqs[e.run_id] = self.state.run_seqs[e.run_id] + 1
-        ts = times.to_text(times.now())
-        envelope = Envelope(e.event_id, ts, e.tenant, e.run_id, run_seq, e.type, e.actor, body)
+        envelope = Envelope(e.event_id, self.ts, e.tenant, e.run_id, run_seq, e.type, e.actor, body)
         leaf = chain.leaf_hash(envelope)
         self.previous = chain.chain_hash(self.previous, self.seq, leaf)
         row = Row(self.seq, *envelope, leaf, self.previous)

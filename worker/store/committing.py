@@ -106,13 +106,13 @@ def _on_sqlite(asked: Asked, batch: Sequence[Request], connection: sqlite3.Conne
 
 def _on_postgresql(asked: Asked, batch: Sequence[Request], connection: psycopg.Connection[Any]) -> list[Answer]:
     """Two trips to the server: one locks and asks, one writes and commits. One that raises loses its connection."""
-    with connection.pipeline(), connection.cursor() as head, connection.cursor() as known:
+    with connection.pipeline():
         connection.execute("BEGIN")
-        head.execute(_HEAD)
-        known.execute(_KNOWN, asked.parameters)
-        [(seq, previous)] = head.fetchall()
-        rows = known.fetchall()
-    writing = Writing(seq, previous, asked.found(rows))
+        head = connection.execute(_HEAD)
+        known = connection.execute(_KNOWN, asked.parameters)
+    # Read only now: reading inside the pipeline would be a trip of its own.
+    [(seq, previous)] = head.fetchall()
+    writing = Writing(seq, previous, asked.found(known.fetchall()))
     answers = [writing.take(request) for request in batch]
     with connection.pipeline():
         if writing.rows:
