@@ -25,6 +25,7 @@ from benchmarks.console import memory_mb
 from tests.api.running import HOME
 from tests.e2e.system import FINAL, System
 from worker.sandbox.engine import LABEL_OWNER, Engine, installation_id
+from workflows.contracts import Phase
 
 LIMIT_MS = 150.0
 """p95 of the queue page."""
@@ -61,10 +62,10 @@ async def compare(system: System, pending: int, answers: int) -> bool:
         )
         assert signed_in.status_code == 303, signed_in.text
         before = {part: memory_mb(system.processes[part].pid) for part in ("runs", "api")}
-        await fill(system, olga, ruth, answers)
+        await fill(system, olga, answers)
         alone = await answer(ruth, await waiting(ruth, answers))
         begin, spent = time.perf_counter(), cpu_s(system)
-        await fill(system, olga, ruth, pending)
+        await fill(system, olga, pending)
         filled_s = time.perf_counter() - begin
         per_run = {part: round((now - spent[part]) * 1000 / pending, 1) for part, now in cpu_s(system).items()}
         full = {part: memory_mb(system.processes[part].pid) for part in ("runs", "api")}
@@ -99,23 +100,26 @@ def origin(system: System) -> str:
     return f"http://127.0.0.1:{system.ports['api']}"
 
 
-async def fill(system: System, olga: httpx.AsyncClient, ruth: httpx.AsyncClient, wanted: int) -> None:
-    """So many runs, each waiting with its question; says how far it is."""
+async def fill(system: System, olga: httpx.AsyncClient, wanted: int) -> None:
+    """So many runs, each waiting with its question, a few on their way at a time; says how far it is."""
     files = {"files": [await system.upload("a", b"a")]}
     room = asyncio.Semaphore(AT_ONCE)
+    asked = 0
 
     async def start() -> None:
-        async with room:
+        nonlocal asked
+        async with room, asyncio.timeout(600):
             body = {"automation": "tidy", "inputs": {"path": "in/a"}, **files}
-            (await olga.post("/runs", json=body)).raise_for_status()
+            run = (await olga.post("/runs", json=body)).raise_for_status().json()
+            while run["phase"] != Phase.AWAITING_APPROVAL:
+                await asyncio.sleep(0.5)
+                run = (await olga.get(f"/runs/{run['id']}")).raise_for_status().json()
+        asked += 1
+        print(f"{asked} of {wanted} wait", end="\r", file=sys.stderr, flush=True)
 
-    starting = asyncio.gather(*(start() for _ in range(wanted)))
-    while (count := len(await waiting(ruth, wanted))) < wanted:
-        print(f"{count} of {wanted} wait", end="\r", file=sys.stderr, flush=True)
-        if starting.done():
-            starting.result()
-        await asyncio.sleep(5)
-    await starting
+    async with asyncio.TaskGroup() as starting:
+        for _ in range(wanted):
+            starting.create_task(start())
 
 
 async def waiting(ruth: httpx.AsyncClient, limit: int) -> list[dict[str, str]]:
