@@ -71,6 +71,8 @@ class Half:
                 env=os.environ | {
                     "PYTHONUNBUFFERED": "1", "GATEHOUSE_TEST_HALF": str(number),
                     "GATEHOUSE_TEST_WHERE": self._where.name,
+                    # Empty is off. The tests start hundreds of processes: none has to compile all of it again.
+                    "PYTHONDONTWRITEBYTECODE": "",
                 },
             )  # fmt: skip
 
