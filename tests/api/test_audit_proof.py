@@ -145,8 +145,9 @@ def test_an_export_is_searched_without_an_installation(house: Path, tmp_path: Pa
     assert found("--run", "run_b", "--type", "call.outcome") == [
         r["seq"] for r in records if (r["run_id"], r["type"]) == ("run_b", "call.outcome")
     ]
-    assert found("--actor", "mallory", "--since", records[18]["ts"]) == [20, 21]
-    assert found("--text", "zwölf", "--until", records[9]["ts"], "--after", "3", "--limit", "2") == [4, 6]
+    assert found("--actor", "mallory", "--since", records[19]["ts"]) == [20, 21]
+    assert found("--until", records[19]["ts"], "--after", "17") == [18, 19]
+    assert found("--text", "zwölf", "--after", "3", "--limit", "2") == [4, 6]
     assert found("--actor", "nobody") == []
     done = gatehouse(tmp_path, "audit", "search", "--export", export, "--since", "yesterday")
     assert (done.returncode, done.stdout) == (2, "")
