@@ -1,5 +1,6 @@
-"""The clock of a whole installation is set back by an hour under runs and questions, and an hour later set right: work
-goes on, nothing is taken for something else, and the log is whole, online and from an export alone."""
+"""The clock of a whole installation on SQLite, with two API processes, is set back by an hour under runs and questions,
+and then set right: work goes on, nothing is taken for something else, and the log is whole, online and from an export
+alone."""
 
 import asyncio
 import json
@@ -13,6 +14,8 @@ import pytest
 
 from tests.e2e import promise
 from tests.e2e.system import ROOT, System
+from tests.e2e.test_database_gone import Asking
+from tests.fixtures.temporal import free_port
 from worker.store import times
 from worker.store.audit import AuditLog
 from worker.store.checking import Verification
@@ -46,11 +49,14 @@ async def verified(system: System, export: Path) -> Verification:
 
 
 async def test_a_clock_that_is_set_back_and_set_right(system: System, tmp_path: Path) -> None:
-    before = await system.start_run("mark-by-rules", "before")
+    port = free_port()
+    system.start("api-2", GATEHOUSE_API_PORT=str(port))
+    asking = Asking(system, tuple(f"http://127.0.0.1:{at}/api/v1" for at in (system.ports["api"], port)))  # pyright: ignore[reportArgumentType]
+    before = await asking.start("before")
     question = await system.pending(before)
 
     system.step_clock(-HOUR_S)
-    during = await system.start_run("mark-by-rules", "during")
+    during = await asking.start("during")
     asked = await system.pending(during)
     opened = await system.until_record(during, "run.opened")
     assert times.from_text(opened["ts"]) < times.now() - timedelta(seconds=HOUR_S / 2), "it was set back"
