@@ -69,7 +69,7 @@ class System:
         if self.clock:
             ours |= {
                 "LD_PRELOAD": str(debian.clock()), "FAKETIME_TIMESTAMP_FILE": str(self.data / CLOCK),
-                "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1",
+                "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "NO_FAKE_STAT": "1",
             }  # fmt: skip
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "OPENAI_", "ANTHROPIC_"))}
