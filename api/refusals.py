@@ -5,10 +5,11 @@ from typing import NoReturn
 from api.errors import FieldProblem, Refused
 from api.services import Services
 from policies.decision import Principal
+from worker.store import times
 from worker.store.approvals import ApprovalRow
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
-from workflows.contracts import AnswerRefused, Question
+from workflows.contracts import AnswerRefused, ApprovalState, Question
 
 _STATUS: dict[AnswerRefused, int] = {
     AnswerRefused.NOT_FOUND: 404,
@@ -54,6 +55,10 @@ _TEXT: dict[AnswerRefused, tuple[str, str]] = {
     ),
     AnswerRefused.INVALID_ARGUMENTS: ("the edited arguments do not fit", "correct them and answer again"),
 }
+_CLOCKS = (
+    "the run took the answer for older than it is: the clocks of this machine and of Temporal's server are apart",
+    "set them right, then answer again: the question still waits",
+)
 
 
 async def refuse(
@@ -62,6 +67,9 @@ async def refuse(
     """Record the refusal and end the request with it. Raises Refused, always."""
     await record_refusal(services, row, principal, kind)
     text, remedy = _TEXT[kind]
+    in_time = row.state is ApprovalState.PENDING and times.now() < row.request.deadline
+    if kind is AnswerRefused.EXPIRED and in_time:
+        text, remedy, detail = *_CLOCKS, ""
     if kind is AnswerRefused.NOT_AN_APPROVER:
         text = f"{text} (`{row.request.approvers}`)"
     if detail and detail != kind.value:

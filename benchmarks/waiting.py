@@ -31,7 +31,7 @@ LIMIT_MS = 150.0
 """p95 of the queue page."""
 GROWTH_MB = 400
 """What the runs worker may hold more with all of them waiting than with none."""
-AT_ONCE = 16
+AT_ONCE = 32
 
 
 async def main(pending: int, answers: int) -> bool:
@@ -112,7 +112,7 @@ async def fill(system: System, olga: httpx.AsyncClient, wanted: int) -> None:
             body = {"automation": "tidy", "inputs": {"path": "in/a"}, **files}
             run = (await olga.post("/runs", json=body)).raise_for_status().json()
             while run["phase"] != Phase.AWAITING_APPROVAL:
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(2)
                 run = (await olga.get(f"/runs/{run['id']}")).raise_for_status().json()
         asked += 1
         print(f"{asked} of {wanted} wait", end="\r", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy import assets, browser, engine, environment
+from deploy import assets, debian, engine, environment
 from deploy.console import Console, SetupError, since, tail
 from deploy.environment import PYTHON, ROOT
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             environment.ensure(console, dev=options.dev)
             assets.ensure(console, dev=options.dev)
             if options.dev:
-                browser.ensure(console)
+                debian.ensure(console)
             engine.ensure(console)
             if options.dev:
                 engine.ensure_gvisor(console)

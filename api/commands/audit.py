@@ -11,7 +11,9 @@ from api.commands.output import put_json, put_table, say
 from api.commands.session import CommandError, Json, Session, session
 
 if TYPE_CHECKING:
+    from worker.settings import Settings
     from worker.store.database import Database
+    from worker.store.records import AuditEvent
 
 app = typer.Typer(no_args_is_help=True, help="Audit log: verify, export, search.")
 T = TypeVar("T")
@@ -27,7 +29,7 @@ def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]", *, keys
     from worker.store.keyring import KeyringError
 
     settings = given.settings()
-    if settings.database_url is None and not (settings.data / "gatehouse.db").exists():
+    if not has_store(settings):
         raise CommandError(
             f"there is no store under {settings.data.resolve()}", "run `gatehouse up` once, or set GATEHOUSE_DATA"
         )
@@ -43,6 +45,21 @@ def on_store(given: Session, work: "Callable[[Database], Awaitable[T]]", *, keys
         return asyncio.run(do())
     except (StoreUnavailable, KeyringError) as error:
         raise CommandError(f"the store cannot be used: {error}", "`gatehouse doctor` says more") from None
+
+
+def record_change(given: Session, event: "AuditEvent") -> None:
+    """On record before it happens: a key that changes unseen is worse than one that does not change.
+
+    Raises CommandError.
+    """
+    from worker.store.audit import AuditLog
+
+    on_store(given, lambda store: AuditLog(store).append(event))
+
+
+def has_store(settings: "Settings") -> bool:
+    """Whether there is a store, or a database that ought to hold one."""
+    return settings.database_url is not None or (settings.data / "gatehouse.db").exists()
 
 
 @app.command("export")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from api.commands.audit import app, on_store
+from api.commands.audit import app, on_store, record_change
 from api.commands.output import put, put_fields, put_json, visible
 from api.commands.session import CommandError, Exit, Json, Session, session
 
@@ -173,12 +173,23 @@ def _published(ctx: typer.Context, what: Literal["publish", "rotate"], *, json_:
     from worker.store.checkpoints import Publisher, load_or_create, public_path
     from worker.store.keyfiles import KeyFileUnsafe
     from worker.store.note import NoteError
+    from worker.store.policies import INSTALLATION
+    from worker.store.records import AuditEvent
 
     settings = session(ctx).settings()
 
+    def record(old: str, new: str) -> None:
+        event_id, body = f"checkpoint_key/{new}", {"from": old, "to": new}
+        record_change(
+            session(ctx), AuditEvent(event_id, "checkpoint_key.rotated", INSTALLATION, None, "system:cli", {**body})
+        )
+
     async def work(database: "Database") -> "Published":
         publisher = Publisher(database, settings.keys, settings.anchor)
-        return await asyncio.to_thread(publisher.publish if what == "publish" else publisher.rotate)
+        if what == "publish":
+            return await asyncio.to_thread(publisher.publish)
+        # In its thread the record has a loop of its own.
+        return await asyncio.to_thread(publisher.rotate, record)
 
     try:
         done = on_store(session(ctx), work)

@@ -7,6 +7,7 @@ import asyncio
 
 import typer
 
+from api.commands.audit import has_store, record_change
 from api.commands.output import put, put_json, say
 from api.commands.session import CommandError, Json, session
 
@@ -40,14 +41,28 @@ def status(ctx: typer.Context, json_: Json = False) -> None:
 
 @app.command()
 def rotate(ctx: typer.Context) -> None:
-    """Add a key that encrypts from now on, in every process within a second; older ones go on decrypting."""
+    """Add a key that encrypts from now on, in every process within a second; older ones go on decrypting.
+
+    On record first, where there is a log by now."""
     from worker.encryption import key_file, open_keyring
     from worker.store import keyring
+    from worker.store.policies import INSTALLATION
+    from worker.store.records import AuditEvent
 
     settings = session(ctx).settings()
+
+    def record(old: str, new: str) -> None:
+        if has_store(settings):
+            record_change(
+                session(ctx),
+                AuditEvent(
+                    f"data_key/{new}", "data_key.rotated", INSTALLATION, None, "system:cli", {"from": old, "to": new}
+                ),
+            )
+
     try:
         open_keyring(settings)
-        key_id = keyring.rotate(key_file(settings))
+        key_id = keyring.rotate(key_file(settings), record)
     except (keyring.KeyringError, OSError) as error:
         raise CommandError(str(error), "the keys are as they were") from None
     say(f"{key_id} encrypts from now on; back up {key_file(settings)}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.audit import on_store
+from api.commands.audit import on_store, record_change
 from api.commands.output import moment, put, put_json, put_table, say
 from api.commands.session import CommandError, Exit, Json, session
 
@@ -134,10 +134,17 @@ def _when(at: datetime | None) -> str:
 @app.command("rotate-answers")
 def rotate_answers(ctx: typer.Context, json_: Json = False) -> None:
     """Let a new key sign people's answers. Runs in flight follow; the old key's answers keep counting."""
+    from worker.store.policies import INSTALLATION
+    from worker.store.records import AuditEvent
     from worker.store.signing import load_or_create, rotate
 
     def record(old: str, new: str) -> None:
-        _record(ctx, f"answer_key/{new}", "answer_key.rotated", {"from": old, "to": new})
+        record_change(
+            session(ctx),
+            AuditEvent(
+                f"answer_key/{new}", "answer_key.rotated", INSTALLATION, None, "system:cli", {"from": old, "to": new}
+            ),
+        )
 
     keys = session(ctx).settings().keys
     old = load_or_create(keys).key_id
@@ -150,25 +157,22 @@ def revoke_answers(
     ctx: typer.Context, key_id: Annotated[str, typer.Argument(help="Id of an answer key that was rotated out.")]
 ) -> None:
     """Believe nothing any more that this answer key signed: for a key that got out. Runs that acted on it fail."""
+    from worker.store.policies import INSTALLATION
+    from worker.store.records import AuditEvent
     from worker.store.signing import revoke as revoke_key
 
     def record() -> None:
-        _record(ctx, f"answer_key/{key_id}/revoked", "answer_key.revoked", {"key_id": key_id})
+        event_id = f"answer_key/{key_id}/revoked"
+        told = {"key_id": key_id}
+        record_change(
+            session(ctx), AuditEvent(event_id, "answer_key.revoked", INSTALLATION, None, "system:cli", {**told})
+        )
 
     try:
         revoke_key(session(ctx).settings().keys, key_id, record)
     except ValueError as error:
         raise CommandError(str(error), "`gatehouse keys rotate-answers` makes a new one") from None
     say(f"{key_id} is revoked")
-
-
-def _record(ctx: typer.Context, event_id: str, type_: str, body: dict[str, str]) -> None:
-    """On record before it happens: a key that changes unseen is worse than one that does not change."""
-    from worker.store.audit import AuditEvent, AuditLog
-    from worker.store.policies import INSTALLATION
-
-    event = AuditEvent(event_id, type_, INSTALLATION, None, "system:cli", {**body})
-    on_store(session(ctx), lambda store: AuditLog(store).append(event))
 
 
 @app.command("revoke")

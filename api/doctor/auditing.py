@@ -9,7 +9,7 @@ from api.supervisor.state import StateFiles
 from worker.settings import Settings
 from worker.store import anchor, times
 from worker.store.database import Database, StoreUnavailable
-from worker.store.head import last_seq, last_time
+from worker.store.head import last_beat, last_seq
 from worker.store.note import Checkpoint
 
 LATE = timedelta(minutes=3)
@@ -32,7 +32,8 @@ def examine(settings: Settings) -> list[Finding]:
 async def _ends(settings: Settings) -> tuple[int, datetime | None]:
     database = Database(settings.sql_url)
     try:
-        return await last_seq(database), await last_time(database, "log.heartbeat")
+        beat = await last_beat(database)
+        return await last_seq(database), None if beat is None else beat.ts
     finally:
         await database.close()
 
@@ -74,13 +75,15 @@ def _last(path: Path) -> Checkpoint | None:
 
 
 def _late(at: datetime | None) -> bool:
-    return at is None or times.now() - at > LATE
+    return at is None or not times.recent(at, LATE)
 
 
 def _ago(at: datetime | None) -> str:
     if at is None:
         return "never"
     seconds = int((times.now() - at).total_seconds())
+    if seconds < 0:
+        return f"{-seconds} s ahead of the clock"
     if seconds < 600:
         return f"{seconds} s ago"
     return f"{seconds // 60} min ago" if seconds < 6 * 3600 else f"{seconds // 3600} h ago"

@@ -15,7 +15,9 @@ import pytest
 from api.doctor import auditing
 from tests.worker.store.facts import calls, closing, fact, loose
 from worker.settings import Settings
+from worker.store import keyring
 from worker.store.audit import AuditLog
+from worker.store.checkpoints import CheckpointKey
 from worker.store.database import Database
 
 
@@ -145,8 +147,9 @@ def test_an_export_is_searched_without_an_installation(house: Path, tmp_path: Pa
     assert found("--run", "run_b", "--type", "call.outcome") == [
         r["seq"] for r in records if (r["run_id"], r["type"]) == ("run_b", "call.outcome")
     ]
-    assert found("--actor", "mallory", "--since", records[18]["ts"]) == [20, 21]
-    assert found("--text", "zwölf", "--until", records[9]["ts"], "--after", "3", "--limit", "2") == [4, 6]
+    assert found("--actor", "mallory", "--since", records[19]["ts"]) == [20, 21]
+    assert found("--until", records[19]["ts"], "--after", "17") == [18, 19]
+    assert found("--text", "zwölf", "--after", "3", "--limit", "2") == [4, 6]
     assert found("--actor", "nobody") == []
     done = gatehouse(tmp_path, "audit", "search", "--export", export, "--since", "yesterday")
     assert (done.returncode, done.stdout) == (2, "")
@@ -173,25 +176,38 @@ def test_the_doctor_says_how_the_log_is_kept(house: Path, tmp_path: Path) -> Non
     assert told["audit anchor"].status == "fail"
 
 
-def test_an_answer_key_changes_on_record_or_not_at_all(house: Path, tmp_path: Path) -> None:
+def test_a_key_of_the_installation_changes_on_record_or_not_at_all(house: Path, tmp_path: Path) -> None:
     """A log that takes no record lets no key be changed or revoked."""
     folder = tmp_path / "data"
     shutil.copytree(house, folder)
+    keyring.open_generated(Settings(data=folder).keys / "data.keys")
     changed = json.loads(gatehouse(folder, "keys", "rotate-answers", "--json").stdout)
     with closing_sqlite(sqlite3.connect(folder / "gatehouse.db")) as store:
         store.execute(
             "CREATE TRIGGER refused BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'the log is shut'); END"
         )
     keys = Settings(data=folder).keys
-    before = {path.name: path.read_bytes() for path in keys.iterdir()}
-    assert gatehouse(folder, "keys", "rotate-answers").returncode != 0
-    assert gatehouse(folder, "keys", "revoke-answers", changed["old"]).returncode != 0
-    assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+    before = {path: path.read_bytes() for path in (*keys.iterdir(), Settings(data=folder).anchor)}
+    for command in (
+        ("keys", "rotate-answers"), ("keys", "revoke-answers", changed["old"]), ("encryption", "rotate"),
+        ("audit", "rotate-key"),
+    ):  # fmt: skip
+        done = gatehouse(folder, *command)
+        assert (done.returncode, "the log is shut" in done.stderr) == (1, True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert set(keys.iterdir()) < set(before)
     with closing_sqlite(sqlite3.connect(folder / "gatehouse.db")) as store:
         store.execute("DROP TRIGGER refused")
-    assert gatehouse(folder, "keys", "revoke-answers", changed["old"]).returncode == 0
+    for command in ("keys", "revoke-answers", changed["old"]), ("encryption", "rotate"), ("audit", "rotate-key"):
+        assert gatehouse(folder, *command).returncode == 0
+    data = keyring.open_generated(keys / "data.keys").ids
+    [signed] = [path.name[11:19] for path in keys.glob("checkpoint-*.pub") if path not in before]
+    old_key = CheckpointKey.parse(before[keys / "checkpoint.key"]).public.hash.hex()
     told = [json.loads(line) for line in gatehouse(folder, "audit", "export").stdout.splitlines()]
-    assert [(r["type"], r["body"]) for r in told if r["type"].startswith("answer_key.")] == [
+    assert [(r["type"], r["body"]) for r in told if "_key." in r["type"]] == [
         ("answer_key.rotated", {"from": changed["old"], "to": changed["new"]}),
         ("answer_key.revoked", {"key_id": changed["old"]}),
+        ("data_key.rotated", {"from": data[0], "to": data[1]}),
+        ("checkpoint_key.rotated", {"from": old_key, "to": signed}),
     ]
+    assert json.loads(gatehouse(folder, "audit", "verify", "--json").stdout)["anchored"] == told[-1]["seq"]

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import httpx
 
+from deploy import debian
 from policies.decision import Principal
 from tests.fixtures.temporal import free_port
 from worker.settings import Settings
@@ -25,6 +26,7 @@ from worker.store.keys import ApiKeys
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("temporal", "practice", "runs", "models", "sandbox", "keeper", "api")
+CLOCK = "clock"
 FINAL = ("succeeded", "failed", "cancelled")
 
 Json = dict[str, Any]
@@ -43,6 +45,8 @@ class System:
     ports: dict[str, int] = field(
         default_factory=lambda: {name: free_port() for name in ("temporal", "api", "practice")}
     )
+    clock: bool = False
+    """Whether a test may `step_clock`. Temporal, which may well run on another machine, keeps the true time."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict[str, subprocess.Popen[bytes]])
     keys: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -62,6 +66,12 @@ class System:
             ours["GATEHOUSE_DATABASE_URL"] = self.database_url
         if self.metrics is not None:
             ours["GATEHOUSE_METRICS_ADDRESS"] = f"127.0.0.1:{self.metrics}"
+        if self.clock:
+            ours |= {
+                "LD_PRELOAD": str(debian.clock()), "FAKETIME_TIMESTAMP_FILE": str(self.data / CLOCK),
+                "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1",
+                "NO_FAKE_STAT": "1",
+            }  # fmt: skip
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEHOUSE_", "OPENAI_", "ANTHROPIC_"))}
         return kept | ours
 
@@ -103,17 +113,26 @@ class System:
                 stderr=log,
             )
 
+    def step_clock(self, seconds: int) -> None:
+        """Set the clock of all parts so far from the true time, at once and for good."""
+        new = self.data / f"{CLOCK}.new"
+        new.write_text(f"{seconds:+d}s\n")
+        new.replace(self.data / CLOCK)
+
     def kill(self, part: str) -> None:
         """kill -9, and wait until the kernel has taken the process away."""
         process = self.processes.pop(part)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
 
-    async def start_all(self) -> None:
-        """Start everything, make one key per person, and wait until the API reports ready."""
+    async def start_all(self, *, models: bool = True) -> None:
+        """Start everything (but for what only models need, where there are none), make one key per person, and wait
+        until the API reports ready."""
         self.data.mkdir(parents=True, exist_ok=True)
+        self.step_clock(0)
         self.start("temporal")
-        self.start("practice")
+        if models:
+            self.start("practice")
         self._ensure_image()
         database = Database(self.settings.sql_url)
         await database.migrate()
@@ -123,7 +142,7 @@ class System:
         # One principal holding both rights: only separation of duties can stop this one.
         _, self.keys["both"] = await keys.create("both", Principal(id="both", roles=("operator", "approver")))
         await database.close()
-        for part in ("runs", "models", "sandbox", "keeper", "api"):
+        for part in ("runs", *(["models"] if models else []), "sandbox", "keeper", "api"):
             self.start(part)
         await self.ready()
 

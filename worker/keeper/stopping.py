@@ -142,4 +142,4 @@ class Stopping:
 
 
 def _due(stop: Stop) -> bool:
-    return stop.asked_at is None or stop.asked_at < times.now() - ASK_AGAIN
+    return stop.asked_at is None or not times.recent(stop.asked_at, ASK_AGAIN)

@@ -5,9 +5,10 @@ written again is what the workflow itself says. Every repair is on record and ha
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -96,8 +97,8 @@ class Sweeping:
         self._settled = settled
         self._never_started = never_started
         self._lost = lost
-        self._missing: dict[str, datetime] = {}
-        """Runs without a workflow -> since when this process has found it missing."""
+        self._missing: dict[str, float] = {}
+        """Runs without a workflow -> since when this process has found it missing, by a clock that nobody sets."""
         self._few = asyncio.Semaphore(AT_ONCE)
 
     async def look(self) -> None:
@@ -119,10 +120,11 @@ class Sweeping:
 
     async def _open_runs(self, after: str) -> list[str]:
         final = [phase.value for phase in Phase if phase.final]
+        updated, now = sa.type_coerce(table.c.updated_at, sa.Text()), times.now()
         query = (
             sa.select(table.c.id)
             .where(table.c.id > after, table.c.phase.not_in(final),
-                   sa.type_coerce(table.c.updated_at, sa.Text()) <= times.to_text(times.now() - self._settled))
+                   sa.or_(updated <= times.to_text(now - self._settled), updated > times.to_text(now + times.AHEAD)))
             .order_by(table.c.id).limit(BATCH)
         )  # fmt: skip
         async with self._runs.db.read() as conn:
@@ -161,11 +163,11 @@ class Sweeping:
             return []
         if run.phase is Phase.QUEUED:
             return [await self._start(client, run, repair)]
-        now = times.now()
-        since = self._missing.setdefault(run_id, now)
-        log.error("a run has no workflow in this Temporal", run=run_id, since=times.to_text(since))
+        now = time.monotonic()
+        missing_s = now - self._missing.setdefault(run_id, now)
+        log.error("a run has no workflow in this Temporal", run=run_id, missing_s=round(missing_s))
         why = "its workflow is not known to Temporal any more"
-        if since <= now - self._lost:
+        if missing_s >= self._lost.total_seconds():
             return [await self._end(run, Phase.FAILED, why, repair)]
         return [Finding(run.id, run.tenant, "waits", f"{why}, or this is the wrong Temporal", left=True)]
 

@@ -7,6 +7,7 @@ that was rewritten since the last checkpoint gets no other one.
 
 import base64
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,12 +117,18 @@ class Publisher:
                 return Published(self._grown.size, self._last.note, False, self._last)
             return self._sign(file, key, leaves)
 
-    def rotate(self) -> Published:
-        """Replace the key: the old one signs for the new one, then goes. The new one vouches for the whole log."""
+    def rotate(self, record: Callable[[str, str], object] | None = None) -> Published:
+        """Replace the key: the old one signs for the new one, then goes. The new one vouches for the whole log.
+
+        `record` gets the hashes of the old key and the new one before anything changes; what it raises stops the
+        change.
+        """
         with self._file.locked() as file, reading(self._db) as reader:
             reader.alone()
             old = self._catch_up(file)
             new = CheckpointKey(old.public.name, secrets.token_bytes(32))
+            if record is not None:
+                record(old.public.hash.hex(), new.public.hash.hex())
             leaves = self._new_leaves(reader)
             if leaves or self._last is None:
                 self._sign(file, old, leaves)

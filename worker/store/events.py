@@ -47,6 +47,8 @@ EVENT_TYPES: dict[str, str] = {
     "artifact.stored": "A file the run left was kept in the blob store.",
     "key.created": "An API key was issued.",
     "key.revoked": "An API key was withdrawn.",
+    "data_key.rotated": "Another data key encrypts from here on; one that the file does not hold was cut off before.",
+    "checkpoint_key.rotated": "Another key signs checkpoints, if the anchor says so too; else it was cut off before.",
     "key.rotated": "An API key got a successor; it goes on until the time given.",
     "session.opened": "Somebody signed in to the console, with an API key or through the identity provider.",
     "session.closed": "Somebody signed out of the console.",

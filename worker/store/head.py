@@ -1,6 +1,7 @@
 """Where the audit log ends, for those who only want to know whether it grew."""
 
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -8,6 +9,10 @@ from worker.store import times
 from worker.store.database import Database
 from worker.store.tables import audit_event, audit_head
 
+_BEAT = (
+    sa.select(audit_event.c.seq, audit_event.c.ts)
+    .where(audit_event.c.type == "log.heartbeat").order_by(audit_event.c.seq.desc()).limit(1)
+)  # fmt: skip
 _LAST = sa.select(audit_head.c.seq).where(audit_head.c.id == 1)
 
 
@@ -17,9 +22,15 @@ async def last_seq(db: Database) -> int:
         return (await conn.execute(_LAST)).scalar_one_or_none() or 0
 
 
-async def last_time(db: Database, type_: str) -> datetime | None:
-    """When the newest record of a type was written; None when there is none. Raises StoreUnavailable."""
-    newest = sa.select(audit_event.c.ts).where(audit_event.c.type == type_).order_by(audit_event.c.seq.desc()).limit(1)
+class Beat(NamedTuple):
+    """A record `log.heartbeat`."""
+
+    seq: int
+    ts: datetime
+
+
+async def last_beat(db: Database) -> Beat | None:
+    """The newest heartbeat; None when there is none. Raises StoreUnavailable."""
     async with db.read() as conn:
-        found = (await conn.execute(newest)).scalar_one_or_none()
-    return times.from_text(found) if found else None
+        found = (await conn.execute(_BEAT)).one_or_none()
+    return None if found is None else Beat(found.seq, times.from_text(found.ts))

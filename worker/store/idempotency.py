@@ -108,7 +108,7 @@ class Idempotency:
         if row.created_at <= moment - KEPT_FOR:
             await conn.execute(sa.update(table).where(_at(scope)).values(**fresh))
             return ours
-        found = self._found(scope, row, fingerprint, moment)
+        found = self._found(scope, row, fingerprint, moment, busy_for)
         if found.state is not ReserveState.NEW:
             return found
         taken = {"token": ours.token, "busy_until": moment + busy_for}
@@ -130,14 +130,17 @@ class Idempotency:
                 sa.update(table).where(_still(reservation)).values(busy_until=times.from_text(_LONG_AGO))
             )  # fmt: skip
 
-    def _found(self, scope: Scope, row: sa.Row[Any], fingerprint: str, moment: datetime) -> Reservation:
+    def _found(
+        self, scope: Scope, row: sa.Row[Any], fingerprint: str, moment: datetime, busy_for: timedelta
+    ) -> Reservation:
         """What a key that is on record says to a request; `new` when its holder has been silent too long."""
         if row.fingerprint != fingerprint:
             return Reservation(ReserveState.CONFLICT, scope, row.resource_id)
         if row.response is not None:
             response = StoredResponse.model_validate_json(self._seals.open(table, row)["response"])
             return Reservation(ReserveState.REPLAY, scope, row.resource_id, response=response)
-        busy = row.busy_until > moment
+        # Longer than any request holds it: that was before the clock was set back.
+        busy = moment < row.busy_until <= moment + busy_for + times.AHEAD
         return Reservation(ReserveState.IN_PROGRESS if busy else ReserveState.NEW, scope, row.resource_id)
 
 

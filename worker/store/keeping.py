@@ -7,6 +7,7 @@ through. What goes wrong is logged and tried again: a log without checkpoints is
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -17,7 +18,7 @@ from worker.store.audit import AuditEvent, AuditLog
 from worker.store.checking import BadRecord
 from worker.store.checkpoints import Publisher
 from worker.store.database import StoreUnavailable
-from worker.store.head import last_seq
+from worker.store.head import last_beat, last_seq
 from worker.store.keyfiles import KeyFileUnsafe
 from worker.store.note import NoteError
 
@@ -72,7 +73,11 @@ class Keeper:
             beat = AuditEvent(
                 f"log/heartbeat/{minute}", "log.heartbeat", _INSTALLATION, None, "system:api", {"minute": minute}
             )
-            await self._audit.append(beat)
+            before = await last_beat(self._audit.db)
+            [stored] = await self._audit.append(beat)
+            if before is not None and stored.seq < before.seq and times.to_text(before.ts)[:16] != minute:
+                # The clock was set back to a minute that has its beat. Now, too, silence must show.
+                await self._audit.append(replace(beat, event_id=f"{beat.event_id}/{before.seq}"))
             self._beat = minute
         grown = await last_seq(self._audit.db) - self._size
         if time.monotonic() < self._due and grown < EVERY_RECORDS:

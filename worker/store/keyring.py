@@ -158,17 +158,20 @@ def open_given(path: Path) -> Keyring:
     return Keyring(path, read)
 
 
-def rotate(path: Path) -> str:
-    """Add a key, which encrypts from now on; older ones go on decrypting. Returns its id.
+def rotate(path: Path, record: Callable[[str, str], object] | None = None) -> str:
+    """Add a key, which encrypts from now on; older ones go on decrypting. Returns its id. Raises KeyringError, OSError.
 
-    Raises KeyringError, OSError.
+    `record` gets the ids of the old key and the new one before anything changes; what it raises stops the change.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # two that rotate at once both add theirs
-        open_given(path)
+        old = open_given(path).newest
         content, line = path.read_bytes(), new_line()
+        new = parse(line, str(path))[0].id
+        if record is not None:
+            record(old, new)
         replace(path, content + (b"" if content.endswith(b"\n") else b"\n") + line)
     finally:
         os.close(folder)
-    return parse(line, str(path))[0].id
+    return new

@@ -1,4 +1,6 @@
-"""Leases: which of several processes does a background duty now. A lease saves work; it is never what makes it safe."""
+"""Leases: which of several processes does a background duty now. A lease saves work; it is never what makes it safe.
+
+One that seems to last longer than leases do was taken before the clock was set back, and is free."""
 
 from datetime import timedelta
 
@@ -25,7 +27,9 @@ class Lease:
         async with self._db.begin() as conn:
             if await insert_if_absent(conn, table, values):
                 return True
-            free = sa.or_(table.c.owner == self._owner, sa.type_coerce(table.c.until, sa.Text()) < times.to_text(now))
+            until, ahead = sa.type_coerce(table.c.until, sa.Text()), now + self._held_for + times.AHEAD
+            over = sa.or_(until < times.to_text(now), until > times.to_text(ahead))
+            free = sa.or_(table.c.owner == self._owner, over)
             change = sa.update(table).where(table.c.name == self._name, free).values(values).returning(table.c.name)
             return (await conn.execute(change)).first() is not None
 

@@ -20,6 +20,9 @@ from worker.store.paging import Page, Position, newest_first, page_of
 from worker.store.tables import delivery, outbox
 from workflows.contracts import Phase, RunRef
 
+LONGEST: Final = timedelta(minutes=20)
+"""No delivery waits longer than that for its next attempt."""
+
 NOTICE_TYPES: dict[str, str] = {
     "approval.requested": "A question waits for humans.",
     "approval.reminder": "A question still waits, and its deadline comes nearer.",
@@ -125,11 +128,14 @@ class Outbox:
             await conn.execute(sa.update(outbox).where(outbox.c.id == notice.id).values(directed_at=now))
 
     async def due(self, limit: int = 50) -> list[tuple[Delivery, Notice]]:
-        """Deliveries to be attempted now, oldest first."""
+        """Deliveries to be attempted now, oldest first; also those that wait longer than any does, for a clock that was
+        set back."""
+        now, next_at = times.now(), sa.type_coerce(delivery.c.next_at, sa.Text())
+        far = now + LONGEST + times.AHEAD
         query = (
             sa.select(delivery, outbox.c.body.label("body"), outbox.c.run_id.label("run_id"))
             .join(outbox, outbox.c.id == delivery.c.notice_id)
-            .where(delivery.c.state == "pending", sa.type_coerce(delivery.c.next_at, sa.Text()) <= _now_text())
+            .where(delivery.c.state == "pending", sa.or_(next_at <= times.to_text(now), next_at > times.to_text(far)))
             .order_by(delivery.c.next_at, delivery.c.id)
             .limit(limit)
         )
@@ -154,7 +160,9 @@ class Outbox:
     async def failed(self, made: Delivery, problem: str, *, again_in: timedelta | None) -> None:
         """It did not get there; None: it is not tried again."""
         now = times.now()
-        end: dict[str, Any] = {"state": "dead", "ended_at": now} if again_in is None else {"next_at": now + again_in}
+        end: dict[str, Any] = (
+            {"state": "dead", "ended_at": now} if again_in is None else {"next_at": now + min(again_in, LONGEST)}
+        )
         await self._change(made, attempts=made.attempts + 1, problem=self._clean(problem), **end)
 
     async def retry(self, tenant: str | None, delivery_id: str) -> Delivery | None:
@@ -270,10 +278,6 @@ def run_closed(run: RunRef, phase: Phase, failure: str | None) -> Notice:
 
 def _of(tenant: str | None) -> list[sa.ColumnElement[bool]]:
     return [] if tenant is None else [delivery.c.tenant == tenant]
-
-
-def _now_text() -> str:
-    return times.to_text(times.now())
 
 
 def _notice(row: sa.RowMapping) -> Notice:

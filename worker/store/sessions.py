@@ -1,7 +1,8 @@
 """Sessions of people in the browser: a random token in a cookie, its digest and who it stands for here.
 
 A session that was opened with an API key stands for whatever that key stands for now: a revoked or expired key ends it,
-changed roles count at once. Every session ends when it was idle too long, at a fixed time, or when it is closed.
+changed roles count at once. Every session ends when it was idle too long, at a fixed time, when it is closed, or when
+the clock was set back to before its last use: nobody knows then how long it was idle.
 """
 
 import hashlib
@@ -111,7 +112,7 @@ class Sessions:
             return (await conn.execute(query)).first()
 
     def _over(self, row: sa.Row[Any], moment: datetime) -> bool:
-        if row.closed_at is not None or row.expires_at <= moment or row.seen_at <= moment - self._idle:
+        if row.closed_at is not None or row.expires_at <= moment or not times.recent(row.seen_at, self._idle):
             return True
         if row.key_id is None:
             return False

@@ -142,10 +142,10 @@ class Stops:
 
     async def engines(self) -> dict[str, bool]:
         """Engines that count -> whether somebody has reported from them lately."""
-        now = times.now()
+        forgotten = times.now() - ENGINE_FORGOTTEN
         async with self.db.read() as conn:
             rows = (await conn.execute(sa.select(engine_watch))).all()
-        return {r.engine: r.seen_at > now - ENGINE_SILENT for r in rows if r.seen_at > now - ENGINE_FORGOTTEN}
+        return {r.engine: times.recent(r.seen_at, ENGINE_SILENT) for r in rows if r.seen_at > forgotten}
 
     async def boxes_left(self, engine: str, left: Mapping[tuple[str, str], int]) -> None:
         """What an engine holds of runs: (switch, run) -> containers. Only of stops the caller saw acknowledged."""

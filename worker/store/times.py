@@ -1,16 +1,26 @@
 """Times as the store keeps them: UTC, microseconds, fixed-width ISO text that sorts like the time on every database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
+AHEAD = timedelta(minutes=1)
+"""How far the clocks of an installation's machines may be apart. What is of later than that was written before a clock
+was set back, and says nothing about how long ago it was."""
+
 
 def now() -> datetime:
     """The current time, UTC, aware."""
     return datetime.now(UTC)
+
+
+def recent(moment: datetime, within: timedelta) -> bool:
+    """Whether it was so short a time ago. Of a moment that has not come yet nobody knows: no."""
+    age = now() - moment
+    return -AHEAD <= age < within
 
 
 def to_text(moment: datetime) -> str:

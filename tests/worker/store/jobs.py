@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,11 +13,12 @@ from sqlalchemy import event
 from policies.decision import Decision, GateRequest
 from tests.worker.store.facts import fact
 from worker.activities.gate import GateActivities
-from worker.store import anchor, retention
+from worker.store import anchor, contents, retention, times
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
 from worker.store.checkpoints import Publisher, load_or_create, public_keys
 from worker.store.database import Database, StoreUnavailable
+from worker.store.keyring import open_given
 from worker.store.signing import load_or_create as load_answer_key
 from workflows.contracts import CallOpened
 
@@ -127,6 +128,25 @@ def prune(url: str, folder: str, moment: str, nth: int) -> None:
         event.listen(sa.Engine, f"{moment}_cursor_execute", kill)
         log = AuditLog(Database(url))
         await retention.Retention(log, retention.Policy(365)).run(vouched, load_or_create(keys))
+
+    asyncio.run(main())
+
+
+def remove_contents(url: str, keys: str, moment: str, start: str, nth: int) -> None:
+    """A pass over the contents of old runs, two a batch, that kills this process right `before` or `after` the nth
+    statement that starts so."""
+
+    def kill(*given: object) -> None:
+        nonlocal nth
+        nth -= str(given[2]).startswith(start)
+        if nth == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def main() -> None:
+        contents.BATCH = 2
+        event.listen(sa.Engine, f"{moment}_cursor_execute", kill)
+        log = AuditLog(Database(url, open_given(Path(keys))))
+        await contents.Contents(log).remove("default", times.now() + timedelta(seconds=1))
 
     asyncio.run(main())
 

@@ -4,6 +4,7 @@ what went; whatever runs, is young, is held or is used by another run stays."""
 import asyncio
 import itertools
 import json
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from policies.decision import Principal
+from tests.fixtures.processes import spawn
+from tests.worker.store import jobs
 from tests.worker.store.facts import closing
 from tools.contract import Outcome, ToolCall, ToolResult, arguments_digest
 from worker.store import contents, tables, times
@@ -135,6 +138,18 @@ class Planted:
                     found |= {f"{table.name}.{name}" for name in named}
         return found
 
+    async def emptied(self) -> set[str]:
+        """Runs that say so. In their rows the word stands nowhere; uploads and answers to requests go last of all."""
+        seals, rows = Seals(self.db.keyring), list[str]()
+        async with self.db.read() as conn:
+            marked = sa.select(tables.run.c.id).where(tables.run.c.contents_removed_at.is_not(None))
+            found = set((await conn.execute(marked)).scalars())
+            for table in (tables.run, tables.approval, tables.ledger, tables.outbox):
+                for row in await conn.execute(sa.select(table)):
+                    rows.append(str(seals.open(table, row) if table in SEALED else row._asdict()))  # pyright: ignore[reportPrivateUsage]
+        assert [row for row in rows if WORD in row and any(run_id in row for run_id in found)] == []
+        return found
+
     async def whole(self, run_id: str) -> bool:
         """Whether the run still has its contents."""
         run = await self.runs.get(None, run_id)
@@ -239,3 +254,26 @@ async def test_a_batch_that_fails_takes_nothing_away(planted: Planted, monkeypat
         with pytest.raises(RuntimeError, match="killed"):
             await Contents(planted.audit).remove("default", times.now() + soon())
     assert await planted.holding() == before
+
+
+@pytest.mark.parametrize(
+    ("moment", "statement", "nth", "gone"),
+    [("after", "UPDATE run SET", 4, 2), ("after", "DELETE FROM outbox", 2, 2), ("before", "DELETE FROM file", 1, 5)],
+)
+async def test_a_pass_that_is_killed_leaves_whole_batches(
+    planted: Planted, store_url: str, key_file: Path, moment: str, statement: str, nth: int, gone: int
+) -> None:
+    runs = [f"run_{number}" for number in range(5)]
+    for run_id in runs:
+        await planted.run(run_id)
+    removing = spawn(jobs.remove_contents, store_url, str(key_file), moment, statement, nth)
+    await asyncio.to_thread(removing.join, 240)
+    assert removing.exitcode == -signal.SIGKILL
+    assert await planted.emptied() == set(runs[:gone])
+    assert [run_id for run_id in runs if await planted.whole(run_id)] == runs[gone:]
+    records = await planted.audit.page(tenant="default", type="retention.contents_removed")
+    assert sum(len(json.loads(json.dumps(r.body["runs"]))) for r in records) == gone, "what went is on record"
+    assert await Contents(planted.audit).remove("default", times.now() + soon()) == (5 - gone, 5)
+    assert await planted.emptied() == set(runs)
+    assert await planted.holding() == set()
+    assert (await planted.audit.verify()).ok
