@@ -306,7 +306,8 @@ async def test_a_link_opens_its_question_once_for_its_recipient(chat: Chat) -> N
     assert (await chat.row(question.id)).state.value == "pending", "a link answers nothing"
     old = make("open", question.id, question.digest, "ruth@example.org", datetime.now(UTC))
     assert (await ruth.get(f"/console/links/{old}")).status_code == 410
-    for wrong in (link.replace("open", "approve"), link[:-2] + "zz", "/console/links/x"):
+    forged = f"/console/links/{make('open', question.id, '0' * 64, 'ruth@example.org', ends)}"
+    for wrong in (link.replace("open", "approve"), link[:-2] + "zz", forged, "/console/links/x"):
         assert (await ruth.get(wrong)).status_code == 404
     press_token = make("approve", question.id, question.digest, "ruth@example.org", ends)
     assert (await ruth.get(f"/console/links/{press_token}")).status_code == 404

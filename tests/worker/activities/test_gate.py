@@ -90,6 +90,22 @@ async def test_a_call_id_used_again_for_other_arguments_is_refused(gate: GateAct
     assert await refusal(gate, job.call(gate_pass=1, arguments={"path": "in/again.log"})) == "bad_record"
 
 
+class Stopped:
+    version = "v"
+
+    def decide(self, request: GateRequest) -> Decision:
+        raise asyncio.CancelledError(request.tool)
+
+
+async def test_an_intent_left_without_a_decision_is_not_taken_over_by_other_arguments(
+    gate: GateActivities, audit: AuditLog, job: Job
+) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await GateActivities(Stopped(), audit).open_call(job.call())
+    assert await refusal(gate, job.call(arguments={"path": "in/other.log"})) == "bad_record"
+    assert [r.type for r in await audit.page(tenant=None)] == ["call.intent"]
+
+
 async def test_a_question_about_another_call_is_refused(gate: GateActivities, audit: AuditLog, job: Job) -> None:
     call = job.call()
     other = job.call(tool="delete_files", effect=Effect.DESTRUCTIVE, arguments={"paths": ["a"]})
