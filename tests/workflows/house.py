@@ -82,12 +82,14 @@ class ArgumentGate:
         self.version = engine.version
         self.terms: dict[str, Terms] = {}
         """Text of a call -> what its question demands."""
+        self.forbidden: set[str] = set()
+        """Texts of calls that are denied from now on."""
 
     def decide(self, request: GateRequest) -> Decision:
-        """`lead:` asks another role, `never:` denies, a text of `terms` asks by these; else as the engine says."""
+        """`lead:` asks another role, `never:` and `forbidden` deny, `terms` ask by these; else as the engine says."""
         decision = self._engine.decide(request)
         text = str(request.arguments.get("text", ""))
-        if text.startswith("never:"):
+        if text.startswith("never:") or text in self.forbidden:
             return decision.model_copy(update={"verdict": Verdict.DENY, "rule": "never", "reason": "not that"})
         if text.startswith("lead:"):
             return decision.model_copy(update={"verdict": Verdict.ASK, "rule": "lead", "approvers": "lead"})

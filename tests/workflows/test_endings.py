@@ -85,13 +85,18 @@ async def test_cancel_while_a_human_should_finish_the_job(house: House) -> None:
 # ---------------------------------------------------------------- unknown outcome
 
 
-async def lost_call(house: House, model: str) -> Started:
+FORBIDDEN_MEANWHILE = "forbidden while it ran"
+
+
+async def lost_call(house: House, model: str, text: str = "once") -> Started:
     """A run whose at-most-once call lost its box in the middle."""
-    house.provider.script(model, calls(("erase", {"text": "once", "seconds": 25})), answer(said="seen"))
+    house.provider.script(model, calls(("erase", {"text": text, "seconds": 25})), answer(said="seen"))
     run = await house.start(automation(f"practice:{model}"))
     await house.say(run, await run.question(), "approve")
     box = await boxed(house, run)
     await until(lambda: written(house, box))
+    if text == FORBIDDEN_MEANWHILE:
+        house.gate.forbidden.add(text)
     await house.sandbox.engine.call(lambda api: api.remove_container(box, force=True))
     return run
 
@@ -105,6 +110,15 @@ async def test_a_call_of_unknown_outcome_is_left_when_a_human_says_so(house: Hou
     assert await house.effects(result) == ["once"]
     assert await house.outcomes(run) == {"c1-1": "unknown"}
     assert "it looks done" in house.provider.told("lost-left")[0]
+
+
+async def test_nobody_is_asked_to_repeat_what_policy_forbids_by_now(house: House) -> None:
+    run = await lost_call(house, "lost-forbidden", FORBIDDEN_MEANWHILE)
+    result = await run.result()
+    assert await house.effects(result) == [FORBIDDEN_MEANWHILE]
+    assert await house.outcomes(run) == {"c1-1": "unknown"}
+    assert len(await house.records(run, "approval.requested")) == 1, "only whether it may run at all"
+    assert "Policy forbids to repeat it." in house.provider.told("lost-forbidden")[0]
 
 
 async def test_a_call_of_unknown_outcome_runs_again_only_by_order(house: House) -> None:
