@@ -59,6 +59,11 @@ async def test_nobody_speaks_for_somebody_who_did_not_say_so(api: Api, approver:
     body = {"digest": asked.digest, "on_behalf_of": "ruth"}
     response = await approver.post(f"/approvals/{asked.id}/approve", json=body)
     assert (response.status_code, response.json()["kind"]) == (403, "not_an_approver")
+    own = await api.put_question(await api.put_run())
+    body["digest"] = own.digest
+    response = await approver.post(f"/approvals/{own.id}/approve", json=body)
+    assert response.status_code == 403, "nor is it taken for an answer of their own"
+    assert response.json()["detail"] == "you do not stand in for `ruth`"
 
 
 @pytest.mark.parametrize(
