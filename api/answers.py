@@ -114,9 +114,9 @@ async def give_answer(
     await _check_shape(services, row, principal, answer)
     remember = body.remember if isinstance(body, ApproveIn) else None
     if remember is not None:
-        check_memory(row, remember)
+        check_memory(row, remember, break_glass=bool(answer.break_glass))
     accepted = await deliver(services, row, principal, services.gateway.answer(answer, _update_id(answer)))
-    if remember is not None and accepted.state is ApprovalState.APPROVED and not answer.break_glass:
+    if remember is not None and accepted.state is ApprovalState.APPROVED:
         await remember_answer(services, principal, row, remember)
     return await _shown(services, row, answer, accepted)
 

@@ -67,9 +67,11 @@ class DelegationIn(Strict):
     """For somebody else; only administrators."""
 
 
-def check_memory(row: ApprovalRow, remember: RememberIn) -> None:
-    """Raises Refused when an approval of this question can leave no grant behind; nothing has happened then."""
+def check_memory(row: ApprovalRow, remember: RememberIn, *, break_glass: bool) -> None:
+    """Raises Refused when such an approval of this question can leave no grant behind; nothing has happened then."""
     _in_bounds(remember.until, "body.remember.until")
+    if break_glass:
+        raise invalid("body.remember", "an emergency says nothing about later calls", "leave the field out")
     asked = row.request
     if asked.call is None or needed(asked) > 1:
         problem = "it is not about a call" if asked.call is None else "several people must agree to each of these calls"

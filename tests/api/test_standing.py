@@ -112,6 +112,9 @@ async def test_what_cannot_be_remembered_is_said_before_anything_happens(api: Ap
     body = {"digest": one.digest, "remember": {**remember, "arguments": {"path": "*"}}}
     response = await approver.post(f"/approvals/{one.id}/approve", json=body)
     assert response.json()["errors"][0]["field"] == "body.remember.arguments"
+    body = {"digest": one.digest, "remember": remember, "break_glass": True, "reason": "fire"}
+    response = await (await api.client("break-glass")).post(f"/approvals/{one.id}/approve", json=body)
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "body.remember")
 
 
 async def test_a_question_shows_all_that_a_reviewer_needs(api: Api, approver: httpx.AsyncClient) -> None:
