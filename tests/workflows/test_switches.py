@@ -12,7 +12,7 @@ from temporalio.testing import TimeSkipper
 
 from policies.switches import Hold, Switch
 from tests.fixtures.provider import answer, calls
-from tests.workflows.house import House, Started, automation, until
+from tests.workflows.house import House, Started, automation, one_call, until
 from worker.keeper.stopping import Stopping
 from worker.sandbox.stopping import Stopper
 from worker.store.stops import Stops
@@ -240,6 +240,28 @@ async def test_a_stopped_tool_is_denied_and_the_run_goes_on(house: House) -> Non
     assert result.phase is Phase.SUCCEEDED
     assert await house.outcomes(run) == {"c1-1": "denied"}
     assert "tool-switch" in house.provider.told("no-tool")[0]
+
+
+async def test_without_anybody_who_holds_the_run_a_call_that_a_switch_refuses_is_told_so(house: House) -> None:
+    """The gate reads switches itself: it refuses though the keeper is gone, and nothing waits for it for ever."""
+    switches = Switches(house.db, house.audit)
+    switch = await switches.set(
+        "automation", tenant="default", target="unheld", state="stop", running="pause", reason="a test", by="adam"
+    )
+    try:
+        run = await house.start(automation(name="unheld", rules=one_call("not held")))
+
+        async def gated() -> bool:
+            return bool(await house.records(run, "gate.decided"))
+
+        await until(gated)
+        await TimeSkipper(house.client).fast_forward(run.handle, timedelta(seconds=61))
+        result = await run.result()
+    finally:
+        await switches.advance(switch, "released", by="adam", reason="over")
+    assert result.output == {"said": "done"}
+    assert list((await house.outcomes(run)).values()) == ["denied"]
+    assert await house.effects(result) == []
 
 
 async def test_a_stopped_model_is_not_asked_and_the_ladder_goes_on(house: House) -> None:
