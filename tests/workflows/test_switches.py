@@ -181,8 +181,7 @@ async def test_a_call_at_the_gate_waits_for_the_hold_and_then_runs(house: House)
         task.cancel()
     assert await house.effects(result) == ["x"]
     rules = [r.body["decision"]["rule"] for r in await house.records(run, "gate.decided")]  # type: ignore[index]
-    assert rules[0] == "kill-switch"
-    assert rules[-1] == "write-workspace"
+    assert rules == ["kill-switch", "write-workspace"], "held, it does not ask again and again"
 
 
 async def test_a_late_freeze_does_not_hold_a_run_that_was_let_go(house: House) -> None:
