@@ -68,6 +68,9 @@ log = structlog.stdlib.get_logger(__name__)
 PREFIX = API
 SHUTDOWN_S = 10
 """How long open requests may take to finish once the process is told to stop."""
+KEEP_ALIVE_S = 75
+"""How long a connection nobody uses stays open: longer than clients and proxies keep theirs, so that none writes into
+one that is being closed."""
 
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router, events.router, artifacts.router, files.router, approvals.router, standing.router,
@@ -209,6 +212,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=SHUTDOWN_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 lifespan="on",
             )
         )

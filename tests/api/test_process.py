@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,16 @@ async def started(data: Path, port: int, home: Path = HOME) -> Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "api.app", env=environment, stderr=PIPE)
 
 
+async def until_it_listens(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(240):
+        while True:
+            try:
+                assert (await client.get("/ready")).status_code == 503
+                break
+            except httpx.TransportError:
+                await asyncio.sleep(0.2)
+
+
 async def test_sigterm_with_an_open_stream(tmp_path: Path) -> None:
     port = free_port()
     settings = Settings(data=tmp_path)
@@ -39,13 +50,7 @@ async def test_sigterm_with_an_open_stream(tmp_path: Path) -> None:
     client = httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=60
     )
-    async with asyncio.timeout(240):
-        while True:
-            try:
-                assert (await client.get("/ready")).status_code == 503
-                break
-            except httpx.TransportError:
-                await asyncio.sleep(0.2)
+    await until_it_listens(client)
     body = {"automation": "tidy", "inputs": {"path": "in/a"}}
     assert (await client.post("/runs", json=body, headers={"Idempotency-Key": "k"})).status_code == 503
     run_id = (await client.get("/runs")).json()["items"][0]["id"]
@@ -59,6 +64,24 @@ async def test_sigterm_with_an_open_stream(tmp_path: Path) -> None:
             async for _ in lines:
                 pass
     await client.aclose()
+
+
+async def test_a_client_may_use_its_connection_again_after_a_pause(tmp_path: Path) -> None:
+    """Pools of clients and proxies keep idle connections and write into them without looking."""
+    port = free_port()
+    process = await started(tmp_path, port)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=60) as client:
+        await until_it_listens(client)
+    kept = HTTPConnection("127.0.0.1", port, timeout=10)
+    for pause_s in (8, 0):
+        kept.request("GET", "/api/v1/health")
+        with kept.getresponse() as response:
+            assert response.status == 200
+            response.read()
+        await asyncio.sleep(pause_s)
+    kept.close()
+    process.terminate()
+    assert await process.wait() == 0
 
 
 async def test_one_line_says_why_it_cannot_start(tmp_path: Path) -> None:
