@@ -238,6 +238,10 @@ class ToolRun(Wire):
     rule: str
     generation: int = 1
     """Raised by a human who orders a call of unknown outcome to run once more."""
+    gate_pass: int = 0
+    """The pass of the gate that lets it run."""
+    approval_id: str | None = None
+    """The question that was answered with yes, where the gate asks or the call is repeated."""
 
 
 class WorkspaceOpened(Wire):

@@ -87,6 +87,8 @@ class _Passage:
         self._generation = 1
         self._approved: tuple[str, object] | None = None
         """Digest of the arguments humans approved, and whose answers were asked for."""
+        self._approval_id: str | None = None
+        """The question to which they said so."""
         self._asked: tuple[Decision, Ending] | None = None
         """The last question about the call, and how it ended."""
         self._seen = Facts()
@@ -124,7 +126,8 @@ class _Passage:
         after the gate kept it from beginning. Raises _RefusedError."""
         order = ToolRun(
             run=self._run.ref, key=self._run.key(self.call.id), call=self.call, digest=self._digest, tool=self._tool,
-            rule=decision.rule, generation=self._generation,
+            rule=decision.rule, generation=self._generation, gate_pass=self._gate_pass - 1,
+            approval_id=self._approval_id,
         )  # fmt: skip
         try:
             result = await in_sandbox(order, timedelta(seconds=self._run.request.sandbox_wait_s))
@@ -156,7 +159,7 @@ class _Passage:
             raise self._refused(Outcome.UNKNOWN, "deadline", "Nobody decided in time.")
         if answer.verdict == "deny":
             raise self._refused(Outcome.UNKNOWN, "human", f"{_said(answer)} not to repeat it")
-        self._approved = (self._digest, decision.demands)
+        self._approved, self._approval_id = (self._digest, decision.demands), ending.id
         self._generation += 1
 
     async def close(self, result: ToolResult) -> ToolResult:
@@ -218,7 +221,9 @@ class _Passage:
             raise self._refused(Outcome.DENIED, "human", f"{_said(answer)} no")
         if answer.edited_arguments is not None:
             self.call = self.call.model_copy(update={"arguments": answer.edited_arguments})
-        self._approved = (self._digest, decision.demands) if ending.state is ApprovalState.APPROVED else None
+        self._approved, self._approval_id = None, None
+        if ending.state is ApprovalState.APPROVED:
+            self._approved, self._approval_id = (self._digest, decision.demands), ending.id
 
     def _draft(self, question: Question, decision: Decision, *, reason: str) -> Draft:
         return Draft(

@@ -22,13 +22,13 @@ from tools.contract import (
     JsonObject,
     Repeat,
     ToolResult,
-    arguments_digest,
     canonical_json,
 )
 from worker import telemetry
 from worker.activities.brake import Brake
 from worker.activities.means import Means, NotGiven, nothing
 from worker.activities.outcomes import ACTOR, artifact_stored, call_outcome, capped, shown, told
+from worker.activities.permission import Permission
 from worker.activities.programs import Programs
 from worker.activities.reconciling import Answer, answer, as_run, reconciled
 from worker.sandbox.container import BoxLost, Job, Ran, Sandbox, UnknownImage
@@ -85,6 +85,7 @@ class SandboxActivities:
         self._audit = audit
         self._means = means
         self._redacts = redacts or Redactor()
+        self._permission = Permission(audit)
         self._brake = Brake(audit)
 
     def all(self) -> list[Callable[..., object]]:
@@ -126,8 +127,8 @@ class SandboxActivities:
     async def run_tool(self, run: ToolRun) -> ToolResult:
         """See the port."""
         telemetry.bind_call(run.call.id)
-        _refuse_unsound(run)
         async with _heartbeats(), _faults():
+            await self._permission.refuse_unpermitted(run)
             attempt = _Attempt(self, run, activity.info().attempt)
             return await attempt.until_done_or_drained()
 
@@ -345,14 +346,6 @@ async def _even_if_cancelled(work: Coroutine[None, None, ToolResult]) -> ToolRes
 
 def _refused(why: str) -> ApplicationError:
     return ApplicationError(why, type="refused", non_retryable=True)
-
-
-def _refuse_unsound(run: ToolRun) -> None:
-    """What the gate allowed must be what runs."""
-    if run.call.tool != run.tool.name:
-        raise _refused(f"the call is for {run.call.tool}, the tool is {run.tool.name}")
-    if arguments_digest(run.call.tool, run.call.arguments) != run.digest:
-        raise _refused("the arguments are not the ones the gate allowed")
 
 
 def _refuse_repeat(run: ToolRun) -> None:

@@ -3,10 +3,22 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from policies.decision import GateRequest, Principal
-from tools.contract import Effect, JsonObject, Outcome, ToolCall, ToolResult, arguments_digest, canonical_json
+from policies.decision import Decision, GateRequest, Principal, Verdict
+from tools.contract import (
+    Effect,
+    JsonObject,
+    JsonValue,
+    Outcome,
+    ToolCall,
+    ToolResult,
+    arguments_digest,
+    canonical_json,
+)  # fmt: skip
 from worker.store import times
+from worker.store.audit import AuditEvent
+from worker.store.events import gate_id
 from worker.store.ids import new_id
 from worker.store.runs import Run
 from workflows.contracts import (
@@ -18,6 +30,7 @@ from workflows.contracts import (
     Question,
     RunOpened,
     RunRef,
+    ToolRun,
 )
 
 ALICE = Principal(id="alice", roles=("operator",))
@@ -26,6 +39,38 @@ KEYS = {"k1": "cHVibGlj"}
 FILES = (FileRef(name="app.log", sha256="0" * 64, size=7),)
 INPUTS: JsonObject = {"pattern": "ERROR"}
 DIGEST = "d" * 64
+
+
+def decided(order: ToolRun, verdict: Verdict = Verdict.ALLOW, **changes: JsonValue) -> AuditEvent:
+    """The gate's decision on the call of the order, as `call.open` records it."""
+    decision = Decision(verdict=verdict, rule=order.rule, policy_version="1").model_dump(mode="json")
+    body: JsonObject = {
+        "call_id": order.call.id, "tool": order.tool.name, "digest": order.digest, "gate_pass": order.gate_pass,
+        "decision": decision, "request": {}, **changes,
+    }  # fmt: skip
+    event_id = gate_id(order.run.run_id, order.call.id, order.gate_pass)
+    return AuditEvent(event_id, "gate.decided", order.run.tenant, order.run.run_id, "system:gate", body)
+
+
+def asked(order: ToolRun, number: int = 1, **changes: Any) -> ApprovalRequest:
+    """A question about the call of the order."""
+    values: dict[str, Any] = {
+        "id": f"{order.run.run_id}.{number}", "run_id": order.run.run_id, "question": Question.CALL,
+        "tenant": order.run.tenant, "automation": order.run.automation, "requester": ALICE.id, "call": order.call,
+        "tool_version": order.tool.version, "effect": order.tool.effect.value, "digest": order.digest,
+        "rule": order.rule, "approvers": "approver", "requested_at": times.now(),
+        "deadline": times.now() + timedelta(hours=1), **changes,
+    }  # fmt: skip
+    return ApprovalRequest(**values)
+
+
+def yes(question: ApprovalRequest, edited: JsonObject | None = None) -> ApprovalAnswer:
+    """Bob's answer."""
+    return ApprovalAnswer(
+        approval_id=question.id, run_id=question.run_id, verdict="approve", digest=question.digest, principal=BOB,
+        edited_arguments=edited, reason="fine", answered_at=times.now(),
+        expires_at=times.now() + timedelta(minutes=5), key_id="k1", signature="c2ln",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,9 +128,4 @@ class Job:
         )  # fmt: skip
 
     def answer(self, number: int = 1, edited: JsonObject | None = None) -> ApprovalAnswer:
-        asked = self.question(number)
-        return ApprovalAnswer(
-            approval_id=asked.id, run_id=self.id, verdict="approve", digest=asked.digest, edited_arguments=edited,
-            principal=BOB, reason="fine", answered_at=times.now(), expires_at=times.now() + timedelta(minutes=5),
-            key_id="k1", signature="c2ln",
-        )  # fmt: skip
+        return yes(self.question(number), edited)

@@ -1,11 +1,13 @@
 """Grants at the gate, whatever is tried again: a call goes by the one grant it took, a recorded decision takes none."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from policies.decision import Decision, Verdict
 from policies.engine import PolicyEngine
@@ -17,17 +19,12 @@ from worker.activities.gate import GateActivities
 from worker.store import times
 from worker.store.audit import AuditLog
 from worker.store.ids import new_id
-from worker.store.signing import load_or_create, public_keys
+from worker.store.signing import load_or_create
 from worker.store.standing import Standing
+from worker.store.tables import approval_grant
 from workflows.contracts import CallOpened
 
 PutGrant = Callable[..., Awaitable[Grant]]
-
-
-@pytest.fixture
-def standing(audit: AuditLog, tmp_path: Path) -> Standing:
-    load_or_create(tmp_path)
-    return Standing(audit.db, audit, public_keys(tmp_path))
 
 
 @pytest.fixture
@@ -89,3 +86,31 @@ async def test_a_repeat_of_a_recorded_decision_takes_no_grant(
     grant = await put_grant()
     assert await open_call("c1", 0) == asked
     assert await used(standing) == {grant.id: 0}
+
+
+async def test_a_grant_that_is_revoked_while_a_call_looks_at_it_is_not_taken(
+    open_call: Callable[[str, int], Awaitable[Decision]],
+    put_grant: PutGrant,
+    standing: Standing,
+    audit: AuditLog,
+    job: Job,
+) -> None:
+    asked, call = await open_call("c1", 0), deletion(job)
+    grant = await put_grant()
+    async with audit.db.begin() as conn:  # others still see the grant as it was, and wait to change it
+        ending = sa.update(approval_grant).values(revoked_by="ada", revoked_at=times.now())
+        await conn.execute(ending.where(approval_grant.c.id == grant.id))
+        using = asyncio.create_task(standing.use(call.run.run_id, "c1", call.digest, asked, call.request))
+        await asyncio.sleep(0.5)
+        assert not using.done(), "it found the grant"
+    assert await using is None
+    assert await used(standing) == {grant.id: 0}
+
+
+async def test_once_a_grant_is_revoked_it_lets_no_call_through_that_took_it_before(
+    open_call: Callable[[str, int], Awaitable[Decision]], put_grant: PutGrant, standing: Standing
+) -> None:
+    grant = await put_grant(uses=2)
+    assert (await open_call("c1", 0)).grant == grant.id
+    await standing.revoke_grant("default", grant.id, "ada")
+    assert (await open_call("c1", 1)).verdict is Verdict.ASK, "gated again, it is asked about"

@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from tests.fixtures.sandbox import leftovers
+from tests.worker.activities.payloads import asked, decided, yes
 from tools.contract import (
     CONTENT_LIMIT_CHARS,
     Effect,
@@ -29,13 +30,14 @@ from worker.activities.sandbox import SandboxActivities
 from worker.sandbox.container import Sandbox
 from worker.sandbox.engine import Engine
 from worker.sandbox.workspace import Workspaces
+from worker.store.approvals import Approvals
 from worker.store.audit import AuditLog
 from worker.store.blobs import Blobs
 from worker.store.database import Database
 from worker.store.events import outcome_id
 from worker.store.ledger import ClaimState, Ledger
 from workflows import ports
-from workflows.contracts import FileRef, RunRef, ToolRun, WorkspaceOpened
+from workflows.contracts import ApprovalState, FileRef, Question, RunRef, ToolRun, WorkspaceOpened
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -66,10 +68,20 @@ class Desk:
             repeat=repeat, workspace=workspace, limits=limits or Limits(),
             program_sha256=(await self.blobs.put(source.encode())).sha256,
         )  # fmt: skip
-        return ToolRun(
+        order = ToolRun(
             run=self.run, key=f"{self.run.run_id}/first/{call}", tool=spec, rule="r",
             call=ToolCall(id=call, tool="probe", arguments=arguments), digest=arguments_digest("probe", arguments),
         )  # fmt: skip
+        await self.audit.append(decided(order))
+        return order
+
+    async def again(self, order: ToolRun) -> ToolRun:
+        """The order to repeat the call, which a human gave."""
+        question = asked(order, question=Question.UNKNOWN_OUTCOME)
+        approvals = Approvals(self.audit.db)
+        await approvals.open(question)
+        await approvals.close(question.id, ApprovalState.APPROVED, yes(question))
+        return order.model_copy(update={"generation": 2, "approval_id": question.id})
 
     async def outcomes(self) -> list[JsonObject]:
         records = await self.audit.page(tenant="t", run_id=self.run.run_id, type="call.outcome")
@@ -213,8 +225,20 @@ async def test_no_engine_to_fence_with_is_no_proof_that_nothing_happened(desk: D
         workspaces = Workspaces(sandbox, desk.blobs)
         desk.activities = SandboxActivities(sandbox, desk.ledger, desk.blobs, workspaces, desk.audit)
         assert await refused(desk, order, attempt=2) == "outcome_unknown"
-        again = order.model_copy(update={"generation": 2})
+        again = await desk.again(order)
         assert await refused(desk, again) == "sandbox_unavailable"
+
+
+async def test_an_order_that_nobody_permitted_runs_nothing(desk: Desk) -> None:
+    order = await desk.order("print(1)")
+    for bad in (
+        order.model_copy(update={"call": order.call.model_copy(update={"id": "c2"})}),
+        order.model_copy(update={"gate_pass": 1}),
+        order.model_copy(update={"generation": 2}),
+    ):
+        assert await refused(desk, bad) == "refused"
+    assert await desk.ledger.get(order.key) is None
+    assert await desk.outcomes() == []
 
 
 async def test_uncertain_claim_of_a_safe_tool_runs_again(desk: Desk) -> None:
@@ -228,7 +252,7 @@ async def test_uncertain_claim_of_an_at_most_once_tool_is_a_question(desk: Desk)
     await desk.ledger.claim(order.key, generation=1, tool="probe", attempt=1, owner="a dead worker")
     for attempt in (1, 2):
         assert await refused(desk, order, attempt=attempt) == "outcome_unknown"
-    again = order.model_copy(update={"generation": 2})
+    again = await desk.again(order)
     assert (await desk.execute(again)).outcome is Outcome.SUCCEEDED
     assert len(await desk.outcomes()) == 1
 
