@@ -93,11 +93,11 @@ class System:
             ]  # fmt: skip
         if part == "practice":
             return [sys.executable, "-m", "worker.practice_model", "--port", str(self.ports["practice"])]
-        if part.startswith("api"):  # there may be several: api-2
+        if part.startswith("api"):  # there may be two: api-2, sandbox-2
             return [sys.executable, "-m", "api.app"]
         if part == "keeper":
             return [sys.executable, "-m", "worker.keeper"]
-        return [sys.executable, "-m", module, "--queue", part]
+        return [sys.executable, "-m", module, "--queue", part.removesuffix("-2")]
 
     def start(self, part: str, *, module: str = "worker.main", **extra: str) -> None:
         """Start one part, with extra environment; its output goes to `<data>/logs/<part>.log`."""

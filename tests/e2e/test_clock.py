@@ -1,5 +1,5 @@
-"""The clock of a whole installation on SQLite, with two API processes, is set back by an hour under runs and questions,
-and then set right: work goes on, nothing is taken for something else, and the log is whole, online and from an export
+"""The clock of a whole installation on SQLite is set back, under two API processes, or ahead, by an hour, and then set
+right: work and questions go on, nothing is taken for something else, and the log is whole, online and from an export
 alone."""
 
 import asyncio
@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import promise
-from tests.e2e.system import ROOT, System
+from tests.e2e.system import ROOT, System, docker
 from tests.e2e.test_database_gone import Asking
 from tests.fixtures.temporal import free_port
+from worker.sandbox import engine as names
+from worker.sandbox import lifetime
+from worker.sandbox.engine import installation_id
 from worker.store import times
 from worker.store.audit import AuditLog
 from worker.store.checking import Verification
@@ -83,3 +86,25 @@ async def test_a_clock_that_is_set_back_and_set_right(system: System, tmp_path: 
     assert found.clock.back >= 1
     # The API's heartbeat may have come in between.
     assert found.anchored <= found.count <= found.anchored + 2
+
+
+async def test_a_clock_that_is_set_ahead_ends_no_call_at_work(system: System) -> None:
+    run_id = await system.start_run("mark-by-rules", "ahead", inputs={"seconds": 30})
+    await system.marked(run_id, "second")
+
+    system.step_clock(HOUR_S)
+    [image] = docker("inspect", "--format", "{{.Image}}", await system.boxed(run_id))
+    ours = {names.LABEL_OWNER: installation_id(system.data), names.LABEL_KIND: "call", lifetime.LABEL_DEADLINE: "1"}
+    [leftover] = docker("create", *(f"--label={name}={value}" for name, value in ours.items()), image)
+    system.start("sandbox-2")  # sweeps at once
+    async with asyncio.timeout(30):
+        while leftover in docker("ps", "--all", "--quiet", "--no-trunc"):  # noqa: ASYNC110 - another process's doing
+            await asyncio.sleep(0.2)
+    done = [r for r in await system.records(run_id) if r["type"] == "call.outcome"]
+    assert [r["body"]["outcome"] for r in done] == ["succeeded"], "the second is at work"
+
+    system.step_clock(0)
+    assert (await system.answer(await system.pending(run_id), "approve")).status_code == 200
+    run = await system.finished(run_id)
+    assert run["result"]["output"] == {"second": "succeeded", "flag": "succeeded"}, (run, system.tails())
+    await promise.check(system, run_id)

@@ -26,6 +26,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from tests.fixtures import own_engine
 from tests.fixtures.own_engine import OwnEngine
 from tests.fixtures.temporal import TemporalServer
+from tests.worker.activities.payloads import decided
 from tools.contract import Effect, Limits, Outcome, Repeat, ToolCall, ToolSpec, Wire, arguments_digest
 from worker import temporal
 from worker.sandbox import engine as names
@@ -187,7 +188,11 @@ async def orders(settings: Settings, run_id: str) -> list[ToolRun]:
             call=call, digest=arguments_digest(tool.name, {}),
         )  # fmt: skip
 
-    return [order(number) for number in range(CALLS)]
+    found = [order(number) for number in range(CALLS)]
+    database = open_database(settings)
+    await AuditLog(database).append(*map(decided, found))
+    await database.close()
+    return found
 
 
 @pytest.mark.timeout(900)

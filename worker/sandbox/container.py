@@ -22,8 +22,8 @@ from worker.sandbox.engine import Engine, EngineAway, NotFound, SandboxUnavailab
 from worker.sandbox.facts import EngineFacts
 from worker.sandbox.forecast import Forecast
 from worker.sandbox.images import ImageRecord, command, recorded, verify
+from worker.sandbox.lifetime import lives
 from worker.sandbox.pool import Meter, Pool, PoolSettings, Unwatched
-from worker.sandbox.process import this_process
 from worker.sandbox.profile import Box, Loosening, WorkspaceMount
 from worker.sandbox.standing import Standing
 
@@ -235,8 +235,7 @@ class Sandbox:
         return {
             names.LABEL_OWNER: self.owner,
             names.LABEL_KIND: "call",
-            names.LABEL_DEADLINE: str(int(time.time() + lives_s + REAP_AFTER_S)),
-            names.LABEL_PROCESS: this_process(),
+            **lives(lives_s + REAP_AFTER_S),
         }
 
     def _let_go(self, standing: Standing) -> "asyncio.Future[object]":

@@ -9,7 +9,6 @@ import dataclasses
 import secrets
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,7 +23,7 @@ from worker.sandbox.engine import Conflict, Engine, NotFound, SandboxUnavailable
 from worker.sandbox.facts import Runtime
 from worker.sandbox.grant import Grant, Traffic
 from worker.sandbox.images import ImageStore, recorded
-from worker.sandbox.process import this_process
+from worker.sandbox.lifetime import lives
 from worker.sandbox.profile import WORKSPACE, Profile, WorkspaceMount
 from worker.sandbox.proven import choose
 from worker.sandbox.reaper import Reaper
@@ -147,10 +146,9 @@ class DirectUse:
             return _told(ran, refused)
 
     async def _open(self, sandbox: Sandbox, stack: AsyncExitStack, request: Request) -> WorkspaceMount:
-        deadline = int(time.time() + request.limits.timeout_s + REAP_AFTER_S + 900)
         labels = {
             names.LABEL_OWNER: sandbox.owner, names.LABEL_KIND: "direct", names.LABEL_RUN: self._run_id,
-            names.LABEL_DEADLINE: str(deadline), names.LABEL_PROCESS: this_process(),
+            **lives(request.limits.timeout_s + REAP_AFTER_S + 900),
         }  # fmt: skip
         volume = f"gatehouse-{self._run_id.replace('_', '-')}"
 

@@ -31,8 +31,6 @@ LABEL_KIND: Final = "gatehouse.kind"
 LABEL_RUN: Final = "gatehouse.run"
 LABEL_CALL: Final = "gatehouse.call"
 LABEL_ATTEMPT: Final = "gatehouse.attempt"
-LABEL_DEADLINE: Final = "gatehouse.deadline"
-LABEL_PROCESS: Final = "gatehouse.process"
 
 # One request to the engine; generous, because a loaded engine answers `start` late. Not the deadline of a call.
 REQUEST_TIMEOUT_S: Final = 60.0

@@ -33,10 +33,13 @@ def this_process() -> str:
     return f"{_here()}:{os.getpid()}:{_started(os.getpid()) or 0}"
 
 
+def is_here(process: str) -> bool:
+    """Whether the named process lives, or lived, where we can look: under this boot of this machine, among our pids."""
+    here = process.partition(":")[0]
+    return here == _here() and here != "unknown"
+
+
 def is_dead(process: str) -> bool:
     """Whether the named process is surely gone. False when it lives, or lives where we cannot look."""
-    here, _, rest = process.partition(":")
-    pid, _, started = rest.partition(":")
-    if here != _here() or here == "unknown" or not pid.isdigit():
-        return False
-    return _started(int(pid)) != started
+    pid, _, started = process.partition(":")[2].partition(":")
+    return is_here(process) and pid.isdigit() and _started(int(pid)) != started

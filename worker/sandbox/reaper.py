@@ -6,14 +6,13 @@ By labels of this installation only, never by a name: others use the same engine
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from tools.contract import JsonObject
 from worker.sandbox import engine as names
 from worker.sandbox.engine import Engine, NotFound, SandboxUnavailable
-from worker.sandbox.process import is_dead
+from worker.sandbox.lifetime import is_orphan
 
 _log: Final = logging.getLogger(__name__)
 PERIOD_S: Final = 60.0
@@ -45,7 +44,7 @@ class Reaper:
         for name in list(self._engine.undisposed):
             containers += await self._engine.dispose(name, patience_s=0)
         for container in await self._engine.find_containers({names.LABEL_OWNER: self._owner}):
-            if _orphaned(_labels(container)) and await self._engine.dispose(str(container["Id"])):
+            if _is_orphan(_labels(container)) and await self._engine.dispose(str(container["Id"])):
                 containers += 1
         volumes = 0
         ours = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "workspace"}
@@ -56,7 +55,7 @@ class Reaper:
         direct = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "direct"}
         for volume in await self._engine.find_volumes(direct):
             # Of a program run by hand: its process is all that knows of it.
-            if _orphaned(_labels(volume)) and await self._remove_volume(str(volume["Name"])):
+            if _is_orphan(_labels(volume)) and await self._remove_volume(str(volume["Name"])):
                 volumes += 1
         if containers or volumes:
             _log.warning("removed leftovers: %d containers, %d volumes", containers, volumes)
@@ -90,10 +89,5 @@ def _labels(found: JsonObject) -> dict[str, str]:
     return {name: str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
 
 
-def _orphaned(labels: dict[str, str]) -> bool:
-    if names.LABEL_KIND not in labels:
-        return False
-    deadline = labels.get(names.LABEL_DEADLINE, "")
-    if deadline.isdigit() and int(deadline) < time.time():
-        return True
-    return is_dead(labels.get(names.LABEL_PROCESS, ""))
+def _is_orphan(labels: dict[str, str]) -> bool:
+    return names.LABEL_KIND in labels and is_orphan(labels)

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import secrets
 import tarfile
-import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -27,7 +26,7 @@ from worker.sandbox.files import (
     refusal,
     staged_names,
 )
-from worker.sandbox.process import this_process
+from worker.sandbox.lifetime import lives
 from worker.sandbox.profile import WORKSPACE, WorkspaceMount
 from worker.store.blobs import Blobs
 from workflows.contracts import ArtifactRef, FileRef
@@ -217,11 +216,7 @@ class Carrier:
         self._name = f"gatehouse-carrier-{secrets.token_hex(12)}"
         self._run_id = run_id
         self._volume = volume
-        self._labels = {
-            **labels,
-            names.LABEL_DEADLINE: str(int(time.time()) + _CARRIER_S),
-            names.LABEL_PROCESS: this_process(),
-        }
+        self._labels = {**labels, **lives(_CARRIER_S)}
 
     async def __aenter__(self) -> str:
         image = await self._sandbox.image("base")

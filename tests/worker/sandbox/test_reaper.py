@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.fixtures.sandbox import leftovers
 from worker.sandbox import engine as names
+from worker.sandbox import lifetime
 from worker.sandbox.container import Job, Sandbox
 from worker.sandbox.process import is_dead, this_process
 from worker.sandbox.reaper import Reaper
@@ -77,15 +78,23 @@ async def test_sweep_removes_what_a_killed_worker_left(sandbox: Sandbox, sandbox
         await sandbox.engine.call(lambda api: api.create_container_from_config(body, name))
         return name
 
-    soon, past = str(int(time.time()) + 300), str(int(time.time()) - 1)
+    soon, past = ({lifetime.LABEL_DEADLINE: str(int(time.time()) + s)} for s in (300, -1))
+    early, late = ({lifetime.LABEL_DEADLINE_MONOTONIC: str(int(time.monotonic()) + s)} for s in (300, -1))
+    dead, alive, afar = (
+        {lifetime.LABEL_PROCESS: name} for name in (process, this_process(), "elsewhere.1:99999999:1")
+    )  # fmt: skip
     gone = [
-        await make(f"swept-dead-{tag}", **{names.LABEL_DEADLINE: soon, names.LABEL_PROCESS: process}),
-        await make(f"swept-late-{tag}", **{names.LABEL_DEADLINE: past, names.LABEL_PROCESS: this_process()}),
+        await make(f"swept-dead-{tag}", **soon, **early, **dead),
+        await make(f"swept-late-{tag}", **past, **late, **alive),
+        await make(f"swept-late-by-a-clock-set-back-{tag}", **soon, **late, **alive),
+        await make(f"swept-late-afar-{tag}", **past, **early, **afar),
+        await make(f"swept-late-of-before-{tag}", **past, **alive),
     ]
     stays = [
-        await make(f"kept-alive-{tag}", **{names.LABEL_DEADLINE: soon, names.LABEL_PROCESS: this_process()}),
-        await make(f"kept-other-{tag}", **{names.LABEL_OWNER: "other", names.LABEL_DEADLINE: past}),
-        await make(f"kept-afar-{tag}", **{names.LABEL_DEADLINE: soon, names.LABEL_PROCESS: "elsewhere.1:99999999:1"}),
+        await make(f"kept-alive-{tag}", **soon, **early, **alive),
+        await make(f"kept-under-a-clock-set-ahead-{tag}", **past, **early, **alive),
+        await make(f"kept-other-{tag}", **{names.LABEL_OWNER: "other"}, **past),
+        await make(f"kept-afar-{tag}", **soon, **late, **afar),
     ]
     try:
         assert (await Reaper(sandbox.engine, sandbox.owner, not_closed).sweep()).containers == len(gone)

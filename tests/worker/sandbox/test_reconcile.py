@@ -221,13 +221,13 @@ async def test_a_humans_order_to_repeat_stands_unless_it_is_known_to_have_happen
 ) -> None:
     order = await payment(office, "print('who knows')")
     await lost(office, order)
-    again = order.model_copy(update={"generation": 2})
+    again = await office.again(order)
     assert json.loads((await office.execute(again)).content) == {"paid": "c1"}
     assert payments(sites) == 1
     office.run = office.run.model_copy(update={"run_id": f"{office.run.run_id}b"})
     order = await payment(office, LOOK)
     await lost(office, order)
-    again = order.model_copy(update={"generation": 2})
+    again = await office.again(order)
     assert json.loads((await office.execute(again)).content)["grüße"] == "hello"
     assert payments(sites) == 1
 
