@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import psycopg
-
 from worker.store.appending import HEAD, INSERT, KNOWN, MOVE, Answer, Asked, Request, Writing
 from worker.store.database import Database, StoreUnavailable
+from worker.store.postgres import Connection, Statement
 from worker.store.records import AuditEvent, AuditRecord, RunAlreadyClosed
 
 MAX_EVENTS = 500
@@ -104,30 +103,20 @@ def _on_sqlite(asked: Asked, batch: Sequence[Request], connection: sqlite3.Conne
     return answers
 
 
-def _on_postgresql(asked: Asked, batch: Sequence[Request], connection: psycopg.Connection[Any]) -> list[Answer]:
+def _on_postgresql(asked: Asked, batch: Sequence[Request], connection: Connection) -> list[Answer]:
     """Two trips to the server: one locks and asks, one writes and commits. One that raises loses its connection."""
-    with connection.pipeline():
-        connection.execute("BEGIN")
-        head = connection.execute(_HEAD)
-        known = connection.execute(_KNOWN, asked.parameters)
-    # Read only now: reading inside the pipeline would be a trip of its own.
-    [(seq, previous)] = head.fetchall()
-    writing = Writing(seq, previous, asked.found(known.fetchall()))
+    _, [(seq, previous)], known = connection.trip((_BEGIN, {}), (_HEAD, {}), (_KNOWN, asked.parameters))
+    writing = Writing(seq, previous, asked.found(known))
     answers = [writing.take(request) for request in batch]
-    with connection.pipeline():
-        if writing.rows:
-            connection.execute(_INSERT, writing.whole)
-        connection.execute("COMMIT")
+    connection.trip(*([(_INSERT, writing.whole)] if writing.rows else []), (_COMMIT, {}))
     return answers
 
 
-def _named(which: dict[str, str]) -> bytes:
-    """The statement with parameters as the driver writes them."""
-    return re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", which["postgresql"]).encode()
-
-
 _ROW = re.sub(r":[a-z_]+", "?", INSERT["sqlite"])
-_HEAD, _KNOWN, _INSERT = _named(HEAD), _named(KNOWN), _named(INSERT)
+_BEGIN, _COMMIT = Statement.of("begin", "BEGIN"), Statement.of("commit", "COMMIT")
+_HEAD, _KNOWN, _INSERT = (
+    Statement.of(name, which["postgresql"]) for name, which in (("head", HEAD), ("known", KNOWN), ("insert", INSERT))
+)
 
 
 def _fail(batch: Sequence[Request], fault: Exception) -> None:
