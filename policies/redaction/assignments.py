@@ -64,6 +64,11 @@ _USER_OPTION = compiled(
 _PASS_OPTION = compiled(
     r"\b(?:sshpass|docker login|podman login|helm registry login)\b[^\n]{0,300}?\s-p[ ]?[\"']?([^\s'\"-][^\s'\"]{3,})"
 )
+_SQL = compiled(
+    r"(?i:\bidentified\s{1,8}(?:with\s{1,8}\S{1,40}\s{1,8})?(?:by|as)(?:\s{1,8}password)?)\s{1,8}['\"]([^'\"\n]{3,})"
+)
+_MYSQL = compiled(r"\b(?:mysql|mariadb)[a-z-]{0,12}\b[^\n]{0,300}?\s-p([^\s'\"$][^\s'\"]{3,})")
+_REGISTRY = compiled(r"\"(?:auth|identitytoken)\\{0,3}\"[ \t]{0,4}:\s{0,20}\\{0,3}\"([A-Za-z0-9+/_.-]{12,}={0,2})")
 _VENDOR = compiled(
     r"(?i:(?:cloudant|\bclou?)[_-]?(?:api[_-]?)?(?:key|pwd|pw|password|pass|token))[\"']?[ \t]{0,4}(?:=|:|:=|=>|==)"
     r"[ \t]{0,4}[\"']?([a-z]{24})\b"
@@ -88,7 +93,11 @@ def _is_credential(value: str) -> bool:
 _CARRIED: tuple[tuple[Pattern, Callable[[str], bool]], ...] = (
     (_HEADER, _is_credential),
     (_QUERY, looks_random),
-    *((pattern, _is_given) for pattern in (_USERINFO, _VENDOR, _NPMRC, _COOKIE, _NETRC, _USER_OPTION, _PASS_OPTION)),
+    (_REGISTRY, lambda value: _is_basic(value) or looks_random(value)),
+    *(
+        (pattern, _is_given)
+        for pattern in (_USERINFO, _VENDOR, _NPMRC, _COOKIE, _NETRC, _USER_OPTION, _PASS_OPTION, _SQL, _MYSQL)
+    ),
 )
 _NAME_BEFORE = re.compile(rb"[A-Za-z0-9_.$-]{0,60}$")
 _CLOSING = {")": "(", "]": "[", "}": "{", ">": "<"}

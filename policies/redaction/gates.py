@@ -44,6 +44,7 @@ _ASSIGNMENTS = (
     r"\s(?:-u|--user)[ =][\"']?[^\s:'\"]+:",
     r"(?:sshpass|docker login|podman login|registry login)\b",
     r"(?i:cloudant|\bclou?[_-])", r"(?i:softlayer\.com)",
+    r"(?i:\bidentified\s)", r"\b(?:mysql|mariadb)[^\n]*\s-p\S", r"\"(?:auth|identitytoken)\\*\"[ \t]*:",
 )  # fmt: skip
 
 SECRETS_GATE = compiled("|".join((*_HEADS, *_INNER, *_ASSIGNMENTS)))

@@ -35,7 +35,7 @@ _PREFIXED = (
     r"cio[A-Za-z0-9]{32}\b", r"oy2[a-z0-9]{43}\b", r"dckr_(?:pat|oat)_[\w-]{20,}", r"cmVmdGtu[A-Za-z0-9]{40,}",
     r"AKCp[A-Za-z0-9]{60,}",
     rf"bku[ar]_{_HEX}{{40}}", r"CCIP(?:AT|RJ)_[\w-]{30,}", rf"sq[upa]_{_HEX}{{40}}", r"API-[A-Z0-9]{26}\b",
-    r"pnu_[a-z0-9]{36}", r"gto_[a-z2-7]{52}",
+    r"sha256~[\w-]{43}", rf"s-s4t2(?:ud|af)-{_HEX}{{64}}", r"pnu_[a-z0-9]{36}", r"gto_[a-z2-7]{52}",
     # Work and data.
     r"lin_(?:api|oauth)_[A-Za-z0-9]{40}", r"fig[dour]_[\w-]{40,}", rf"PMAK-{_HEX}{{24}}-{_HEX}{{34}}",
     r"ntn_[A-Za-z0-9]{40,}", r"secret_[A-Za-z0-9]{43}\b", rf"pat[A-Za-z0-9]{{14}}\.{_HEX}{{64}}",

@@ -18,6 +18,8 @@ _TEMPLATE = re.compile(
 _CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:(?:\.|::|->)[A-Za-z_][A-Za-z0-9_]*)*(?:[(\[].*|[!?]?)$", re.DOTALL)
 """A name, a path of names, a call, an index."""
 _CALL = re.compile(r"[A-Za-z_][\w.:]*[(\[]")
+_WORD_AND_YEAR = re.compile(r"[A-Za-z]{3,}(?!(?:224|256|384|512)$)[0-9]{3,}$")
+"""What people make up: a word and a number, which is not that of a hash function."""
 _PROSE = frozenset(
     """
     a all amd64 an and any arm64 are array as at be basic bearer bool boolean by bytes can cannot cant changed
@@ -62,8 +64,11 @@ def is_secret(kind: NameKind, value: str, *, quoted: bool, spaced: bool = False,
     digit = any(c.isdigit() for c in value)
     if kind == "key":
         return looks_random(value, at_least=20) and not _is_words(value)
-    if not quoted and _CODE.fullmatch(value) and (spaced or _CALL.match(value)) and not looks_random(value):
-        return False  # `password = prompt`, `token = new_token(2)`
+    if not quoted and _CODE.fullmatch(value) and not looks_random(value):
+        # `token = new_token(2)`, `password = prompt`; but a settings file has `password = aB3dE5fG` and `= Winter2026`.
+        made = looks_random(value, at_least=8) or (kind == "password" and _WORD_AND_YEAR.match(value))
+        if _CALL.match(value) or (spaced and not made):
+            return False
     if kind == "password":
         return len(value) >= 4
     if kind == "secret" and quoted:

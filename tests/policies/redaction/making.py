@@ -84,8 +84,8 @@ def assigned(rng: random.Random, value: str) -> str:
     """The value under a name, as people write it."""
     name = rng.choice(["password", "DB_PASSWORD", "dbPassword", "api_key", "apiKey", "client_secret", "SECRET_KEY",
                        "access_token", "authToken", "aws_secret_access_key", "X-Api-Key", "ADMIN_PASS"])  # fmt: skip
-    forms = ('{n}={v}', '{n}: {v}', '{n} = "{v}"', '"{n}": "{v}"', "'{n}': '{v}'", "export {n}={v}", "{n}:={v}",
-             'set("{n}", "{v}")', "--{n} {v}", "--{n}={v}", '{{\\"{n}\\": \\"{v}\\"}}', "?{n}={v}&page=2",
+    forms = ('{n}={v}', '{n} = {v}', '{n}: {v}', '{n} = "{v}"', '"{n}": "{v}"', "'{n}': '{v}'", "export {n}={v}",
+             "{n}:={v}", 'set("{n}", "{v}")', "--{n} {v}", "--{n}={v}", '{{\\"{n}\\": \\"{v}\\"}}', "?{n}={v}&page=2",
              "<{n}>{v}</{n}>", "- name: {n}\n  value: {v}", "{n} => '{v}'", '["--{n}", "{v}"]')  # fmt: skip
     form = rng.choice(forms)
     return form.format(n=name, v=value)

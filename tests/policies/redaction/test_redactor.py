@@ -52,6 +52,12 @@ def test_shapes(kind: str, around: str) -> None:
         ('if (secret == "abcd") {', 'if (secret == "[redacted]") {'),
         ("redis://:s3cret@cache", "redis://:[redacted]@cache"),
         ("?token=abcd1234&page=2", "?token=[redacted]&page=2"),
+        ("[db]\npassword = aB3dE5fG7\nx = 1", "[db]\npassword = [redacted]\nx = 1"),
+        ("passwd = Winter2026", "passwd = [redacted]"),
+        ("mysqldump -uroot -ps3cret app", "mysqldump -uroot -p[redacted] app"),
+        ("CREATE USER a IDENTIFIED BY 'abcdef'", "CREATE USER a IDENTIFIED BY '[redacted]'"),
+        ("identified with sha2 as 'abcdef'", "identified with sha2 as '[redacted]'"),
+        ('{"auths": {"r.example": {"auth": "dXNlcjpwYXNz"}}}', '{"auths": {"r.example": {"auth": "[redacted]"}}}'),
     ],
 )
 def test_what_names_a_secret_stays(text: str, expected: str) -> None:
@@ -73,7 +79,8 @@ def test_private_keys_go_even_when_cut_off() -> None:
         "max_tokens=4096", "tokens: 12345", '{"max_tokens": 4096, "token_count": 17}', "https://host:8080/path",
         "user@example.com", "the token expired", "an access-token expired", "pass: 12 tests",
         "password reset mail sent", "sk-1", "eyJ",
-        "run_01h8xgz", "in/app.log.2.gz:17 ERROR", "a@b:c",
+        "run_01h8xgz", "in/app.log.2.gz:17 ERROR", "a@b:c", "password = prompt2", "token = new_token(2)",
+        "password = sha256", "mysql -h db -p app", '"auth": "required"', "identified by 'a' name",
         "",         "ssh://git@host/repo", "sha256:" + "ab" * 32,
     ],
 )  # fmt: skip
