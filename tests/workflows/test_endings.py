@@ -134,6 +134,17 @@ async def test_a_call_of_unknown_outcome_runs_again_only_by_order(house: House) 
     assert await house.effects(result) == ["once", "once"]
 
 
+async def test_an_order_to_repeat_what_policy_forbids_by_then_repeats_nothing(house: House) -> None:
+    run = await lost_call(house, "lost-late", "forbidden after it was lost")
+    question = await run.question(2)
+    house.gate.forbidden.add("forbidden after it was lost")
+    await house.say(run, question, "approve")
+    result = await run.result()
+    assert await house.effects(result) == ["forbidden after it was lost"]
+    assert await house.outcomes(run) == {"c1-1": "unknown"}, "the first time may have taken effect"
+    assert "Denied by policy" in house.provider.told("lost-late")[0]
+
+
 # ---------------------------------------------------------------- machinery
 
 

@@ -15,8 +15,9 @@ import pytest
 from pydantic_ai.durable_exec.temporal import PydanticAIPlugin
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.converter import PayloadCodec
+from temporalio.exceptions import CancelledError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from policies.redaction import Redactor
@@ -100,6 +101,34 @@ async def test_what_is_recorded_stands_though_its_task_is_lost(lone_house: House
     assert await people.effects(result) == ([text] if row.state is ApprovalState.APPROVED else [])
     assert ([a.principal.id for a in row.progress.answers] == ["ruth"]) is counted
     assert (len(await people.records(run, "approval.answered")) == 1) is (counted and port == "approval.note")
+
+
+async def test_an_answer_that_counts_stands_though_its_run_is_cancelled_before_the_question_was_put(
+    lone_house: House,
+) -> None:
+    """People read the question before its run knows that they can; their answer and a cancellation meet in one task."""
+    losing = Losing("approval.open")
+    people = replace(lone_house, client=await connected(lone_house, CompressingCodec()))
+    people.gate.terms["old"] = Terms()
+    async with workers(replace(lone_house, client=await connected(lone_house, losing)), interceptors=(losing,)):
+        run = await people.start(automation(rules=one_call("old")))
+        await _lost(losing)
+        asked = await people.approvals.get(None, f"{run.id}.1")
+        assert asked is not None
+        sending = asyncio.create_task(_told(people.say(run, asked.request, "approve")))
+        await asyncio.sleep(1)  # the server has it
+        await run.handle.cancel()
+        losing.over = True
+        assert await sending
+        with pytest.raises(WorkflowFailureError) as ended:
+            await run.result()
+    assert isinstance(ended.value.cause, CancelledError)
+    row = await people.approvals.get(None, asked.request.id)
+    assert row is not None
+    assert (row.state, [a.principal.id for a in row.progress.answers]) == (ApprovalState.APPROVED, ["ruth"])
+    [closed] = [r for r in await people.records(run) if r.event_id.endswith(f"{row.request.id}/closed")]
+    assert closed.type == "approval.approved"
+    assert set((await people.outcomes(run)).values()) == {"cancelled"}
 
 
 async def _lost(losing: Losing) -> None:

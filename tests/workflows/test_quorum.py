@@ -92,6 +92,24 @@ async def test_an_edit_among_many_is_put_to_the_others_as_it_now_stands(house: H
     assert void.body["void"] == "args_changed"
 
 
+async def test_an_edit_that_asks_other_people_leaves_its_editor_to_be_heard_again(house: House) -> None:
+    house.gate.terms["edited for two"] = Terms(groups=(Group(name="leads", roles=("approver",)),), needed=2)
+    run, question = await asking(house, "other-people", TWO)
+    await house.say(run, question, "approve", edited_arguments={"text": "edited for two"})
+    again = await run.question(2)
+    assert (await house.say(run, again, "approve", RAY)).state is ApprovalState.PENDING
+    assert (await house.say(run, again, "approve")).state is ApprovalState.APPROVED
+    assert await house.effects(await run.result()) == ["edited for two"]
+
+
+async def test_an_edit_that_changes_nothing_is_a_yes_like_any_other(house: House) -> None:
+    run, question = await asking(house, "unedited", TWO)
+    first = await house.say(run, question, "approve", RAY, edited_arguments={"text": "unedited"})
+    assert first.state is ApprovalState.PENDING
+    assert (await house.say(run, question, "approve")).state is ApprovalState.APPROVED
+    assert await house.effects(await run.result()) == ["unedited"]
+
+
 async def test_a_group_by_role_and_by_name_and_nobody_else(house: House) -> None:
     lead = Group(name="leads", roles=("lead",), people=("bea",))
     run, question = await asking(house, "group", Terms(groups=(lead,), needed=2))
@@ -201,10 +219,14 @@ async def test_reminders_then_escalation_then_the_new_group_answers(house: House
     assert len(await house.records(run, "approval.reminder")) == 1
 
 
-async def test_a_person_may_escalate_before_its_time(house: House) -> None:
-    chain = (Step(after_s=3600, to=Group(name="board", people=("bea",))),)
-    run, question = await asking(house, "push", Terms(deadline_s=7200, escalation=chain))
+async def test_a_person_may_escalate_before_its_time(house: House, skipper: TimeSkipper) -> None:
+    board, owner = Group(name="board", people=("bea",)), Group(name="owner", people=("ivo",))
+    chain = (Step(after_s=3600, to=board), Step(after_s=7200, to=owner))
+    run, question = await asking(house, "push", Terms(deadline_s=10800, escalation=chain))
     await house.act(run, question, "escalate", OLGA, text="it burns")
+    await skipper.fast_forward(run.handle, timedelta(seconds=4000))
+    assert await refused(house.say(run, question, "approve", IVO)) == "not_an_approver", "its time comes later"
+    await house.act(run, question, "escalate", OLGA, text="still")
     assert await refused(house.act(run, question, "escalate", RUTH)) == "invalid_arguments"
     await house.say(run, question, "approve", BEA)
     assert await house.effects(await run.result()) == ["push"]

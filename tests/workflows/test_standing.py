@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 
 from policies.decision import Principal
@@ -183,6 +184,36 @@ async def test_what_a_revoked_key_signed_runs_nothing(house: House) -> None:
     assert result.phase is Phase.FAILED
     assert await house.effects(result) == []
     assert set((await house.outcomes(run)).values()) <= {Outcome.FAILED.value, Outcome.CANCELLED.value}
+
+
+async def test_a_later_word_on_record_does_not_vouch_for_an_earlier_one(house: House) -> None:
+    """Two are told of the same question while the first cannot be recorded: neither hears that it was."""
+    run = await run_erase(house, "two words")
+    question = await run.question()
+    house.doors.shut(run.id, "run.commit")
+    stolen, reply = house.key, house.action(question, "reply", OLGA, text="it is full")
+    early = asyncio.create_task(house.act(run, question, "ask", text="why?"))
+    await until(lambda: house.doors.waiting(run.id, "run.commit"))
+    fresh = rotate(house.settings.keys, _unrecorded)
+    revoke(house.settings.keys, stolen.key_id, _unrecorded)
+    try:
+        late = asyncio.create_task(house.send_action(run, fresh.sign_action(reply)))
+        await until(functools.partial(updates_taken, run, 2))
+        house.doors.open(run.id, "run.commit")
+        for word in (early, late):
+            with pytest.raises(WorkflowUpdateFailedError) as unrecorded:
+                await word
+            assert "could not be recorded" in str(unrecorded.value.cause)
+        assert (await run.result()).phase is Phase.FAILED
+    finally:
+        (house.settings.keys / f"answer-{stolen.key_id}.revoked").unlink()
+    assert [r.actor for r in await house.records(run, "approval.replied")] == ["olga"]
+    assert await house.records(run, "approval.asked_back") == []
+
+
+async def updates_taken(run: Started, count: int) -> bool:
+    accepted = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
+    return [event.event_type for event in (await run.handle.fetch_history()).events].count(accepted) == count
 
 
 def _unrecorded(*_: str) -> None:

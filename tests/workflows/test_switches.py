@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import TimeSkipper
@@ -15,6 +16,7 @@ from tests.fixtures.provider import answer, calls
 from tests.workflows.house import House, Started, automation, one_call, until
 from worker.keeper.stopping import Stopping
 from worker.sandbox.stopping import Stopper
+from worker.store.ids import new_id
 from worker.store.stops import Stops
 from worker.store.switches import Switches
 from workflows import contracts
@@ -182,6 +184,30 @@ async def test_a_call_at_the_gate_waits_for_the_hold_and_then_runs(house: House)
     assert await house.effects(result) == ["x"]
     rules = [r.body["decision"]["rule"] for r in await house.records(run, "gate.decided")]  # type: ignore[index]
     assert rules == ["kill-switch", "write-workspace"], "held, it does not ask again and again"
+
+
+async def test_a_call_the_gate_let_through_before_the_switch_waits_for_the_hold_and_then_runs(
+    house: House, board: Board
+) -> None:
+    """The sandbox worker knows of it before a program starts: nothing ran, so nothing is lost."""
+    house.provider.script("between", calls(("note", {"text": "x"})), answer(said="done"))
+    run_id = new_id("run")
+    house.doors.shut(run_id, "tool.run")
+    run = await house.start(automation("practice:between", name="between"), run_id=run_id)
+    await until(lambda: house.doors.waiting(run_id, "tool.run"))
+    switch = await board.stop("between")
+    await until(lambda: phase(run, Phase.FROZEN))
+    house.doors.open(run_id, "tool.run")
+
+    async def turned_back() -> bool:
+        events = (await run.handle.fetch_history()).events
+        return EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED in [event.event_type for event in events]
+
+    await until(turned_back)
+    await board.release(switch)
+    assert await house.effects(await run.result()) == ["x"]
+    assert await house.outcomes(run) == {"c1-1": "succeeded"}
+    assert len(await house.records(run, "gate.decided")) == 2, "gated again before it runs"
 
 
 async def test_a_late_freeze_does_not_hold_a_run_that_was_let_go(house: House) -> None:
