@@ -75,15 +75,18 @@ async def compare(system: System, pending: int, answers: int) -> bool:
         per_run = {part: round((now - spent[part]) * 1000 / pending, 1) for part, now in cpu_s(system).items()}
         full = {part: memory_mb(system.processes[part].pid) for part in ("runs", "api")}
         await sign_in(system, ruth)  # only now: asking so many takes longer than an idle session lives
+        measuring, used = time.perf_counter(), cpu_s(system)
         pages = await read_queue(system, ruth)
         shown = await waiting(ruth, pending)
         among = await answer(ruth, random.Random(0).sample(shown, answers))
+        measured_s = time.perf_counter() - measuring
+        busy = {part: round((now - used[part]) / measured_s, 2) for part, now in cpu_s(system).items()}
         left = len(await waiting(ruth, pending))
     p95_ms = round(statistics.quantiles(pages, n=20)[18] * 1000, 1)
     found: dict[str, object] = {
         "name": "waiting", "pending": len(shown), "left": left,
         "medians": {"queue_ms": median_ms(pages), "answer_alone_ms": median_ms(alone), "answer_ms": median_ms(among)},
-        "queue_p95_ms": p95_ms, "cpu_ms_per_run": per_run,
+        "queue_p95_ms": p95_ms, "cpu_ms_per_run": per_run, "processors_while_measured": busy,
         "ratios": {"answer": round(statistics.median(among) / statistics.median(alone), 2)},
         "started_per_s": round(pending / filled_s, 1),
         "runs_worker_mb": [round(before["runs"]), round(full["runs"])],
@@ -181,9 +184,10 @@ def median_ms(times: list[float]) -> float:
 
 
 def cpu_s(system: System) -> dict[str, float]:
-    """Processor seconds each part has used so far."""
+    """Processor seconds each part, and the whole machine, has used so far."""
     tick = os.sysconf("SC_CLK_TCK")
-    found: dict[str, float] = {}
+    user, nice, kernel, *_ = Path("/proc/stat").read_text().split()[1:]
+    found = {"machine": (int(user) + int(nice) + int(kernel)) / tick}
     for part, process in system.processes.items():
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         found[part] = (int(fields[11]) + int(fields[12])) / tick

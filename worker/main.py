@@ -185,14 +185,8 @@ async def _sandbox(settings: Settings, client: Client) -> AsyncGenerator[Worker]
             engine, data=data, owner=installation_id(data), pool=PoolSettings(), meter=meter,
             wanted=settings.sandbox_runtime,
         )  # fmt: skip
-        runs = Runs(db)
-
-        async def closed(run_id: str) -> bool:
-            run = await runs.get(None, run_id)
-            return run is not None and run.phase.final
-
         stopper = Stopper(engine, sandbox.owner, Stops(db), sandbox.clear_run)
-        tasks = [asyncio.create_task(Reaper(engine, sandbox.owner, closed).run())]
+        tasks = [asyncio.create_task(Reaper(engine, sandbox.owner, Runs(db).closed).run())]
         try:
             await db.migrate()
             tasks.append(asyncio.create_task(stopper.run()))

@@ -2,11 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
-from temporalio.client import Client
+from temporalio.client import (
+    Client,
+    DescribeWorkflowInput,
+    Interceptor,
+    OutboundInterceptor,
+    WorkflowExecutionDescription,
+)
 
 from tests.fixtures.provider import answer, calls
 from tests.workflows.house import OLGA, House, Started, automation
@@ -21,13 +27,15 @@ from worker.store.runs import Run
 from worker.store.signing import PublicKeys
 from worker.store.switches import Switches
 from worker.store.tables import approval
-from workflows.contracts import ApprovalRequest, ApprovalState, Phase, RunResult
+from workflows.contracts import SA_PHASE, ApprovalRequest, ApprovalState, Phase, RunResult
 from workflows.spec import AutomationSpec
 
+WAITS: Final = f"ExecutionStatus = 'Running' AND {SA_PHASE} = '{Phase.AWAITING_APPROVAL}'"
 
-def sweeping(house: House, *known: AutomationSpec, **changes: Any) -> Sweeping:
+
+def sweeping(house: House, *known: AutomationSpec, client: Client | None = None, **changes: Any) -> Sweeping:
     async def connect() -> Client:
-        return house.client
+        return client or house.client
 
     starting = Starting(
         Switches(house.db, house.audit), PublicKeys(house.settings.keys), lambda: {spec.name: spec for spec in known},
@@ -44,6 +52,13 @@ async def asking(house: House, name: str) -> tuple[Started, ApprovalRequest]:
     return run, await run.question()
 
 
+async def listed(house: House, run_id: str, how: str) -> None:
+    """Until Temporal's list, which may be some moments behind, shows the run like that."""
+    async with asyncio.timeout(30):
+        while not [w.id async for w in house.client.list_workflows(f"WorkflowId = '{run_id}' AND {how}")]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
 async def repairs(house: House, run_id: str) -> list[str]:
     found = await house.audit.page(tenant=None, type="sweep.repaired", limit=1000)
     return [str(record.body["what"]) for record in found if record.body["run_id"] == run_id]
@@ -58,6 +73,7 @@ async def phase(house: House, run_id: str) -> Phase:
 async def test_a_run_whose_workflow_was_terminated_is_closed_with_its_question(house: House) -> None:
     run, question = await asking(house, "sweep-terminated")
     await run.handle.terminate("a test")
+    await listed(house, run.id, "ExecutionStatus = 'Terminated'")
     await Workspaces(house.sandbox, house.blobs).remove(run.id)  # the reaper's work
     await sweeping(house).look()
     row = await house.runs.get(None, run.id)
@@ -78,6 +94,7 @@ async def test_a_run_whose_workflow_was_terminated_is_closed_with_its_question(h
 
 async def test_a_question_that_is_missing_in_the_list_is_written_again(house: House) -> None:
     run, question = await asking(house, "sweep-question")
+    await listed(house, run.id, WAITS)
     async with house.db.begin() as conn:
         await conn.execute(sa.delete(approval).where(approval.c.id == question.id))
     await sweeping(house).look()
@@ -89,8 +106,45 @@ async def test_a_question_that_is_missing_in_the_list_is_written_again(house: Ho
     assert await house.effects(await run.result()) == ["x"]
 
 
+def seeing(house: House) -> tuple[Client, list[str]]:
+    """A client, and the names of the runs it is asked to describe."""
+    described: list[str] = []
+
+    class Seen(OutboundInterceptor):
+        async def describe_workflow(self, input: DescribeWorkflowInput) -> WorkflowExecutionDescription:  # noqa: A002
+            described.append(input.id)
+            return await super().describe_workflow(input)
+
+    class Seeing(Interceptor):
+        def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+            return Seen(next)
+
+    config = house.client.config()
+    config["interceptors"] = [Seeing()]
+    return Client(**config), described
+
+
+async def test_runs_that_wait_with_their_questions_are_not_asked_about_one_by_one(house: House) -> None:
+    well, question = await asking(house, "sweep-lists")
+    lost, missing = await asking(house, "sweep-lists-lost")
+    gone = await put(house, Phase.WORKING)
+    await listed(house, well.id, WAITS)
+    await listed(house, lost.id, WAITS)
+    async with house.db.begin() as conn:
+        await conn.execute(sa.delete(approval).where(approval.c.id == missing.id))
+    client, described = seeing(house)
+    await sweeping(house, client=client).look()
+    assert well.id not in described
+    assert {lost.id, gone} <= set(described)
+    assert await repairs(house, lost.id) == ["question"]
+    for run, asked in ((well, question), (lost, missing)):
+        await house.say(run, asked, "deny")
+        await run.result()
+
+
 async def test_what_is_well_is_left_alone(house: House) -> None:
     run, question = await asking(house, "sweep-well")
+    await listed(house, run.id, WAITS)
     await sweeping(house).look()
     assert await repairs(house, run.id) == []
     assert await phase(house, run.id) is Phase.AWAITING_APPROVAL

@@ -6,7 +6,7 @@ written again is what the workflow itself says. Every repair is on record and ha
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -31,10 +31,11 @@ from worker.store.runs import Run, Runs
 from worker.store.signing import PublicKeys
 from worker.store.switches import Switches
 from worker.store.tables import run as table
-from worker.temporal import redactor
+from worker.temporal import TemporalUnavailable, redactor
 from workflows.contracts import (
     QUERY_STATE,
     SA_PHASE,
+    WORKFLOW,
     ApprovalRequest,
     Phase,
     RunClosed,
@@ -51,6 +52,8 @@ LOST: Final = timedelta(hours=1)
 """As long a workflow must have been missing before its run is given up: the wrong Temporal may be configured."""
 BATCH: Final = 200
 AT_ONCE: Final = 10
+LISTED: Final = 1000
+"""Workflows in one answer of Temporal: the most it gives."""
 RPC: Final = timedelta(seconds=5)
 
 _PHASE = SearchAttributeKey.for_keyword(SA_PHASE)
@@ -108,15 +111,24 @@ class Sweeping:
     async def sweep(self, *, repair: bool = True) -> list[Finding]:
         """As `look`, telling what was found. `repair` False: nothing is changed."""
         client = await self._connect()
+        running = await _running(client)
         found: list[Finding] = []
-        after, seen = "", set[str]()
+        after, doubted = "", set[str]()
         while batch := await self._open_runs(after):
-            checked = await asyncio.gather(*(self._check(client, run_id, repair) for run_id in batch))
+            doubtful = await self._doubtful(batch, running)
+            checked = await asyncio.gather(*(self._check(client, run_id, repair) for run_id in doubtful))
             found += [finding for findings in checked for finding in findings]
-            seen.update(batch)
+            doubted.update(doubtful)
             after = batch[-1]
-        self._missing = {run_id: since for run_id, since in self._missing.items() if run_id in seen}
+        self._missing = {run_id: since for run_id, since in self._missing.items() if run_id in doubted}
         return found
+
+    async def _doubtful(self, run_ids: Sequence[str], running: Mapping[str, str | None]) -> list[str]:
+        """Those to be looked at one by one: not among the running ones, or waiting for people without a question."""
+        waiting = [run_id for run_id in run_ids if running.get(run_id) in _WAITING]
+        async with self._runs.db.read() as conn:
+            asking = await self._approvals.asking(waiting, conn=conn)
+        return [run_id for run_id in run_ids if run_id not in running or run_id in set(waiting) - asking]
 
     async def _open_runs(self, after: str) -> list[str]:
         final = [phase.value for phase in Phase if phase.final]
@@ -195,7 +207,7 @@ class Sweeping:
 
     async def _has_question(self, run: Run) -> bool:
         async with self._runs.db.read() as conn:
-            return bool(await self._approvals.still_open(run.id, conn=conn))
+            return bool(await self._approvals.asking([run.id], conn=conn))
 
     async def _end(self, run: Run, phase: Phase, why: str, repair: bool) -> Finding:
         """Close the run as its workflow would have: its questions, its unfinished calls, its record."""
@@ -213,6 +225,17 @@ class Sweeping:
         # Not one of the run's own records: those are complete with its `run.closed`.
         await self._audit.append(AuditEvent(event_id, "sweep.repaired", run.tenant, None, "system:keeper", body))
         log.warning("repaired", run=run.id, what=what)
+
+
+async def _running(client: Client) -> dict[str, str | None]:
+    """Every run that Temporal lists as running, and its phase. The list may be some moments behind: who is on it is
+    taken at its word until the next sweep, who is not is asked about. Raises TemporalUnavailable."""
+    query = f"WorkflowType = '{WORKFLOW}' AND ExecutionStatus = 'Running'"
+    try:
+        listed = client.list_workflows(query, page_size=LISTED, rpc_timeout=RPC)
+        return {found.id: found.typed_search_attributes.get(_PHASE) async for found in listed}
+    except RPCError as error:
+        raise TemporalUnavailable(f"Temporal does not list its workflows: {error.message}") from error
 
 
 def sweeping(settings: Settings, db: Database, connect: Connect) -> Sweeping:

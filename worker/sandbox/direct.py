@@ -9,7 +9,7 @@ import dataclasses
 import secrets
 import tarfile
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO, Final, Literal, cast
@@ -120,7 +120,7 @@ class DirectUse:
             sandbox = Sandbox(engine, data=self._data, owner=installation_id(self._data))
             stack.push_async_callback(sandbox.close)
             await choose(sandbox, self._runtime, prove=False)
-            await Reaper(engine, sandbox.owner, _never).sweep()
+            await Reaper(engine, sandbox.owner, _none).sweep()
             job = Job(
                 run_id=self._run_id, key=self._run_id, program=b"", stdin=request.stdin, limits=request.limits,
                 image=request.image, command=request.argv, variables=request.variables,
@@ -189,8 +189,8 @@ class DirectUse:
                 source.close()
 
 
-async def _never(_: str) -> bool:
-    return False
+async def _none(_: Collection[str]) -> set[str]:
+    return set()
 
 
 def _members(source: ChunkStream) -> Iterator[tuple[tarfile.TarInfo, Callable[[int], bytes]]]:

@@ -6,7 +6,7 @@ By labels of this installation only, never by a name: others use the same engine
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, NamedTuple
 
 from tools.contract import JsonObject
@@ -30,13 +30,13 @@ class Swept(NamedTuple):
 class Reaper:
     """Sweeps one installation's leftovers.
 
-    `run_closed` says of a run id whether nothing will happen in that run any more; a volume is removed only then.
+    `closed` says in which of these runs nothing will happen any more; a volume is removed only then.
     """
 
-    def __init__(self, engine: Engine, owner: str, run_closed: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, engine: Engine, owner: str, closed: Callable[[Collection[str]], Awaitable[set[str]]]) -> None:
         self._engine = engine
         self._owner = owner
-        self._run_closed = run_closed
+        self._closed = closed
 
     async def sweep(self) -> Swept:
         """One pass. Raises SandboxUnavailable when no engine answers."""
@@ -48,9 +48,13 @@ class Reaper:
                 containers += 1
         volumes = 0
         ours = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "workspace"}
-        for volume in await self._engine.find_volumes(ours):
-            run_id = _labels(volume).get(names.LABEL_RUN)
-            if run_id and await self._run_closed(run_id) and await self._remove_volume(str(volume["Name"])):
+        workspaces = {
+            str(volume["Name"]): _labels(volume).get(names.LABEL_RUN, "")
+            for volume in await self._engine.find_volumes(ours)
+        }
+        closed = await self._closed({run_id for run_id in workspaces.values() if run_id})
+        for name, run_id in workspaces.items():
+            if run_id in closed and await self._remove_volume(name):
                 volumes += 1
         direct = {names.LABEL_OWNER: self._owner, names.LABEL_KIND: "direct"}
         for volume in await self._engine.find_volumes(direct):

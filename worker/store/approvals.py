@@ -1,5 +1,6 @@
 """The list of questions for people. The workflow's state is the truth; a row here is a copy to list and search."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -122,6 +123,11 @@ class Approvals:
         await conn.execute(
             sa.update(table).where(at).values(state=question.state.value, deadline=question.deadline, **sealed)
         )
+
+    async def asking(self, run_ids: Collection[str], *, conn: AsyncConnection) -> set[str]:
+        """Which of these runs have a question that waits for an answer."""
+        query = sa.select(table.c.run_id).where(table.c.run_id.in_(run_ids), table.c.state.in_(_OPEN)).distinct()
+        return set((await conn.execute(query)).scalars())
 
     async def still_open(self, run_id: str, *, conn: AsyncConnection) -> list[ApprovalRow]:
         """The run's questions that wait for an answer, oldest first."""

@@ -1,5 +1,6 @@
 """The list of runs for people and the API. The workflow is the truth of a run; this row is what it last said."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,8 @@ from worker.store.tables import run as table
 from workflows.contracts import FileRef, Phase, Rung, RunResult
 
 _FINAL = tuple(phase.value for phase in Phase if phase.final)
+_AT_ONCE = 500
+"""Ids in one question to the store: databases limit the parameters of a statement."""
 _FILES = TypeAdapter(tuple[FileRef, ...])
 _INPUTS: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
@@ -70,6 +73,16 @@ class Runs:
             async with self.db.read() as own:
                 row = (await own.execute(query)).first()
         return None if row is None else self._run(row)
+
+    async def closed(self, run_ids: Collection[str]) -> set[str]:
+        """Which of these runs have ended. An unknown one has not. Raises StoreUnavailable."""
+        wanted, found = sorted(set(run_ids)), set[str]()
+        async with self.db.read() as conn:
+            for start in range(0, len(wanted), _AT_ONCE):
+                these = table.c.id.in_(wanted[start : start + _AT_ONCE])
+                query = sa.select(table.c.id).where(these, table.c.phase.in_(_FINAL))
+                found.update((await conn.execute(query)).scalars())
+        return found
 
     async def page(
         self, tenant: str | None, *, phase: Phase | None = None, automation: str | None = None,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.fixtures.sandbox import leftovers
@@ -38,8 +39,8 @@ asyncio.run(main())
 """
 
 
-async def not_closed(_: str) -> bool:
-    return False
+async def none_closed(_: Collection[str]) -> set[str]:
+    return set()
 
 
 def start_worker(data: Path) -> subprocess.Popen[bytes]:
@@ -97,7 +98,7 @@ async def test_sweep_removes_what_a_killed_worker_left(sandbox: Sandbox, sandbox
         await make(f"kept-afar-{tag}", **soon, **late, **afar),
     ]
     try:
-        assert (await Reaper(sandbox.engine, sandbox.owner, not_closed).sweep()).containers == len(gone)
+        assert (await Reaper(sandbox.engine, sandbox.owner, none_closed).sweep()).containers == len(gone)
         left = await sandbox.engine.find_containers({names.LABEL_RUN: f"run_swept_{tag}"})
         assert sorted(str(c["Names"]) for c in left) == sorted(str([f"/{name}"]) for name in stays)
     finally:
@@ -109,8 +110,9 @@ async def test_volumes_of_closed_runs_go(sandbox: Sandbox, workspaces: Workspace
     await workspaces.open("run_closed", ())
     await workspaces.open("run_open", ())
 
-    async def closed(run_id: str) -> bool:
-        return run_id == "run_closed"
+    async def closed(run_ids: Collection[str]) -> set[str]:
+        assert {"run_closed", "run_open"} <= set(run_ids)
+        return {"run_closed"}
 
     assert (await Reaper(sandbox.engine, sandbox.owner, closed).sweep()).volumes == 1
     assert await leftovers(sandbox, "run_closed") == []
@@ -120,7 +122,7 @@ async def test_volumes_of_closed_runs_go(sandbox: Sandbox, workspaces: Workspace
 
 async def test_living_calls_are_left_alone(sandbox: Sandbox) -> None:
     async def sweep(_: str) -> None:
-        assert (await Reaper(sandbox.engine, sandbox.owner, not_closed).sweep()).containers == 0
+        assert (await Reaper(sandbox.engine, sandbox.owner, none_closed).sweep()).containers == 0
 
     ran = await sandbox.run(Job(run_id="run_alive", key="k", program=b"print(1)", stdin=b""), commit=sweep)
     assert ran.stdout == b"1\n"

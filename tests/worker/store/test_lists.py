@@ -24,6 +24,7 @@ from workflows.contracts import (
     Rung,
     RunResult,
 )
+from workflows.held import FrozenQuestion
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -141,6 +142,39 @@ async def test_approvals_page_filter_and_belong_to_their_tenant(db: Database) ->
     assert await approvals.close("run_9.9", ApprovalState.DENIED) is None
     with pytest.raises(ValueError, match="does not close"):
         await approvals.close("run_1.1", ApprovalState.FROZEN)
+
+
+async def test_of_many_runs_those_that_ended_are_told(db: Database) -> None:
+    runs, made = Runs(db), [run(n, tenant=("acme", "other")[n % 2]) for n in range(1_003)]
+    async with db.begin() as conn:
+        for each in made:
+            await runs.insert(each, conn=conn)
+    ends = {each.id: phase for each, phase in zip(made[::250], (p for p in Phase if p.final), strict=False)}
+    for run_id, phase in ends.items():
+        await runs.set_phase(run_id, phase)
+    await runs.set_phase(made[1].id, Phase.AWAITING_APPROVAL)
+    assert len(ends) > 2
+    assert await runs.closed([each.id for each in made] + ["run_unknown"]) == set(ends)
+    assert await runs.closed({made[0].id, made[1].id}) == {made[0].id}
+    assert await runs.closed([]) == set()
+
+
+async def test_of_several_runs_those_that_ask_are_told(db: Database) -> None:
+    approvals = Approvals(db)
+    for run_id in ("run_1", "run_2", "run_3"):
+        await approvals.open(question(1, run_id=run_id))
+        await approvals.open(question(2, run_id=run_id))
+    await approvals.close("run_2.1", ApprovalState.DENIED)
+    await approvals.close("run_3.1", ApprovalState.APPROVED)
+    await approvals.close("run_3.2", ApprovalState.EXPIRED)
+    frozen = FrozenQuestion(approval_id="run_1.1", state=ApprovalState.FROZEN, deadline=START)
+    async with db.begin() as conn:
+        await approvals.set_clock(frozen, conn=conn)
+        await approvals.set_clock(frozen.model_copy(update={"approval_id": "run_1.2"}), conn=conn)
+    async with db.read() as conn:
+        assert await approvals.asking(["run_1", "run_2", "run_3", "run_4"], conn=conn) == {"run_1", "run_2"}
+        assert await approvals.asking(["run_2", "run_3"], conn=conn) == {"run_2"}
+        assert await approvals.asking([], conn=conn) == set()
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "%%%", "bm9uc2Vuc2U", "W10", "🚪", "A" * 500, "WyJydW5zIiwgIngiXQ"])
