@@ -19,6 +19,7 @@ import httpx
 from deploy import debian
 from policies.decision import Principal
 from tests.fixtures.temporal import free_port
+from tests.fixtures.volumes import in_workspace
 from worker.settings import Settings
 from worker.store.audit import AuditLog
 from worker.store.database import Database
@@ -295,9 +296,8 @@ class System:
         """Wait until a program of the run that still runs has left its mark in the workspace."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            box = await self.boxed(run_id)
-            copied = ["docker", "cp", f"{box}:/workspace/out/marks.log", "-"]
-            if f"{mark}\n".encode() in subprocess.run(copied, capture_output=True, check=False, timeout=120).stdout:  # noqa: ASYNC221
+            await self.boxed(run_id)
+            if f"{mark}\n".encode() in (await asyncio.to_thread(in_workspace, run_id, "out/marks.log") or b""):
                 return
             await asyncio.sleep(0.1)
         raise AssertionError(f"no {mark} of {run_id} in {timeout_s} s\n{self.tails()}")

@@ -1,5 +1,6 @@
 """How runs end before their time: cancelled, without a sandbox, with calls of unknown outcome, with a broken store."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,11 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from policies.decision import Principal
 from tests.fixtures.provider import Silence, answer, calls
 from tests.fixtures.sandbox import leftovers
+from tests.fixtures.volumes import in_workspace
 from tests.workflows.house import RUTH, House, Started, automation, until, workers
 from tools.contract import JsonObject
 from worker.sandbox.container import Sandbox
-from worker.sandbox.engine import LABEL_KIND, LABEL_OWNER, LABEL_RUN, NotFound
+from worker.sandbox.engine import LABEL_KIND, LABEL_OWNER, LABEL_RUN
 from worker.store.audit import AuditEvent
 from worker.store.ids import new_id
 from worker.store.signing import public_keys
@@ -27,14 +29,9 @@ async def boxed(house: House, run: Started) -> str:
     return str(found[0]["Id"])
 
 
-async def written(house: House, box: str) -> bytes | None:
+async def written(run: Started) -> bytes | None:
     """What the program has written so far, as the engine packs it."""
-    try:
-        return await house.sandbox.engine.call(
-            lambda api: b"".join(api.get_archive(box, "/workspace/out/effects.jsonl")[0])
-        )
-    except NotFound:
-        return None
+    return await asyncio.to_thread(in_workspace, run.id, "out/effects.jsonl")
 
 
 # ---------------------------------------------------------------- cancel
@@ -94,7 +91,7 @@ async def lost_call(house: House, model: str, text: str = "once") -> Started:
     run = await house.start(automation(f"practice:{model}"))
     await house.say(run, await run.question(), "approve")
     box = await boxed(house, run)
-    await until(lambda: written(house, box))
+    await until(lambda: written(run))
     if text == FORBIDDEN_MEANWHILE:
         house.gate.forbidden.add(text)
     await house.sandbox.engine.call(lambda api: api.remove_container(box, force=True))

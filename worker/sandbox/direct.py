@@ -19,7 +19,7 @@ from tools.egress import rules
 from worker.sandbox import engine as names
 from worker.sandbox.container import REAP_AFTER_S, BoxLost, Ending, Job, Ran, Sandbox, UnknownImage
 from worker.sandbox.egress import Egress, through
-from worker.sandbox.engine import Conflict, Engine, NotFound, SandboxUnavailable, installation_id
+from worker.sandbox.engine import Conflict, Engine, NotFound, SandboxUnavailable, installation_id, to_its_end
 from worker.sandbox.facts import Runtime
 from worker.sandbox.grant import Grant, Traffic
 from worker.sandbox.images import ImageStore, recorded
@@ -176,15 +176,15 @@ class DirectUse:
             refused = await asyncio.to_thread(pack, folder, cast(IO[bytes], archive))
             archive.seek(0)
             async with self._carrier(sandbox, mount) as carrier:
-                await sandbox.engine.call(lambda api: api.put_archive(carrier, "/", cast(IO[bytes], archive)))
+                await sandbox.engine.whole(lambda api: api.put_archive(carrier, "/", cast(IO[bytes], archive)))
         return refused
 
     async def _collect(self, sandbox: Sandbox, mount: WorkspaceMount, folder: Path) -> list[Refused]:
         async with self._carrier(sandbox, mount) as carrier:
-            stream, _ = await sandbox.engine.call(lambda api: api.get_archive(carrier, WORKSPACE))
-            source = ChunkStream(stream)
+            source = ChunkStream()
             try:
-                return await asyncio.to_thread(unpack, lambda: _members(source), folder)
+                await sandbox.engine.whole(lambda api: source.begin(api, carrier, WORKSPACE))
+                return await to_its_end(asyncio.to_thread(unpack, lambda: _members(source), folder))
             finally:
                 source.close()
 

@@ -140,6 +140,14 @@ class Engine:
         """
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, work)
 
+    async def whole(self, work: Callable[[DockerApi], T]) -> T:
+        """As `call`, but a caller who is cancelled first waits for the end of `work`.
+
+        For archives. One that begins while its container is being removed makes the engine mount the container's
+        volumes into the folder that it is deleting, and their files are gone: nothing may be left to begin later.
+        """
+        return await to_its_end(self.call(work))
+
     def _work(self, work: Callable[[DockerApi], T]) -> T:
         try:
             if self._api is None:
@@ -306,6 +314,21 @@ class Engine:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """What `work` gives. It is never cancelled: a caller who is waits until it is over, however it ends."""
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost
+        raise asyncio.CancelledError
+    return task.result()
 
 
 def _list(value: JsonValue) -> list[JsonValue]:

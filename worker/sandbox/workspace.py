@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Final, cast
 
+from tools.contract import JsonObject
 from worker.sandbox import engine as names
 from worker.sandbox.container import Sandbox
+from worker.sandbox.docker_api import DockerApi
 from worker.sandbox.engine import Conflict, NotFound, SandboxUnavailable
 from worker.sandbox.files import (
     MAX_NAME_BYTES,
@@ -104,7 +106,7 @@ class Workspaces:
             # Extracted by the engine inside the container's root: a name cannot lead out of it. Into `/` and not into
             # the workspace, because the engine skips the entry that stands for the target folder itself, and the
             # volume's root has to belong to the box's user.
-            await self._engine.call(lambda api: api.put_archive(carrier, "/", archive))
+            await self._engine.whole(lambda api: api.put_archive(carrier, "/", archive))
 
     async def mount(self, run_id: str, *, writable: bool) -> WorkspaceMount:
         """How a call's box mounts the run's volume. Raises WorkspaceMissing, SandboxUnavailable."""
@@ -122,16 +124,16 @@ class Workspaces:
         """
         await self.mount(run_id, writable=False)
         async with self._carrier(run_id) as carrier:
+            source = ChunkStream()
             try:
-                stream, status = await self._engine.call(lambda api: api.get_archive(carrier, f"{WORKSPACE}/{OUTPUTS}"))
-            except NotFound:
-                return Collected()
-            mode = status.get("mode")
-            if not isinstance(mode, int) or not mode & _GO_DIRECTORY:
-                return Collected(skipped=[(OUTPUTS, "not a folder")])
-            source = ChunkStream(stream)
-            try:
-                archive = await self._engine.call(
+                try:
+                    status = await self._engine.whole(lambda api: source.begin(api, carrier, f"{WORKSPACE}/{OUTPUTS}"))
+                except NotFound:
+                    return Collected()
+                mode = status.get("mode")
+                if not isinstance(mode, int) or not mode & _GO_DIRECTORY:
+                    return Collected(skipped=[(OUTPUTS, "not a folder")])
+                archive = await self._engine.whole(
                     lambda _: tarfile.open(  # noqa: SIM115 - has nothing to close but the stream
                         fileobj=cast(IO[bytes], source), mode="r|", bufsize=_CHUNK
                     )
@@ -181,7 +183,7 @@ class Workspaces:
 
     async def _keep(self, archive: tarfile.TarFile) -> Collected:
         kept = Collected()
-        while (member := await self._engine.call(lambda _: wanted(archive, kept))) is not None:
+        while (member := await self._engine.whole(lambda _: wanted(archive, kept))) is not None:
             name = member.name.removeprefix(f"{OUTPUTS}/")
             blob = await self._blobs.put(self._content(archive, member), max_bytes=MAX_ARTIFACT_BYTES)
             kept.artifacts.append(
@@ -194,7 +196,7 @@ class Workspaces:
 
     async def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> AsyncIterator[bytes]:
         content = archive.extractfile(member)
-        while content is not None and (chunk := await self._engine.call(lambda _: content.read(_CHUNK))):
+        while content is not None and (chunk := await self._engine.whole(lambda _: content.read(_CHUNK))):
             yield chunk
 
     async def _list_of_skipped(self, kept: Collected) -> ArtifactRef:
@@ -239,7 +241,7 @@ class Carrier:
             },
         }
         try:
-            await self._sandbox.engine.call(lambda api: api.create_container_from_config(body, self._name))
+            await self._sandbox.engine.whole(lambda api: api.create_container_from_config(body, self._name))
         except NotFound as error:
             raise SandboxUnavailable(f"the sandbox image is gone: {error}", "run the set-up again") from error
         except BaseException:
@@ -252,11 +254,16 @@ class Carrier:
 
 
 class ChunkStream:
-    """File-like view of the engine's chunks, as tarfile's stream mode wants it."""
+    """File-like view of an archive that the engine sends, as tarfile's stream mode wants it; empty until it began."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self) -> None:
+        self._chunks: Iterator[bytes] = iter(())
         self._rest: bytes = b""
+
+    def begin(self, api: DockerApi, container: str, path: str) -> JsonObject:
+        """Have the engine send what lies at `path`; gives what it says of it. Blocking."""
+        self._chunks, status = api.get_archive(container, path)
+        return status
 
     def read(self, size: int) -> bytes:
         """As a file's; short at the end only."""
@@ -273,8 +280,9 @@ class ChunkStream:
 
     def close(self) -> None:
         """Refuse the rest."""
-        if isinstance(self._chunks, Generator):
-            cast(Generator[bytes], self._chunks).close()
+        chunks: object = self._chunks
+        if isinstance(chunks, Generator):
+            cast(Generator[bytes], chunks).close()
         self._chunks = iter(())
 
 
