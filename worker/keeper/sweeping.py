@@ -125,10 +125,10 @@ class Sweeping:
 
     async def _doubtful(self, run_ids: Sequence[str], running: Mapping[str, str | None]) -> list[str]:
         """Those to be looked at one by one: not among the running ones, or waiting for people without a question."""
-        waiting = [run_id for run_id in run_ids if running.get(run_id) in _WAITING]
+        waiting = {run_id for run_id in run_ids if running.get(run_id) in _WAITING}
         async with self._runs.db.read() as conn:
-            asking = await self._approvals.asking(waiting, conn=conn)
-        return [run_id for run_id in run_ids if run_id not in running or run_id in set(waiting) - asking]
+            silent = waiting - await self._approvals.asking(waiting, conn=conn)
+        return [run_id for run_id in run_ids if run_id not in running or run_id in silent]
 
     async def _open_runs(self, after: str) -> list[str]:
         final = [phase.value for phase in Phase if phase.final]
